@@ -1,0 +1,70 @@
+"""mxfast: a client of the MXAccess Gateway that takes numpy arrays and gives columns.
+
+`GatewayClient` and `Session` are the whole surface for most users::
+
+    async with await GatewayClient.connect(endpoint="localhost:5120", api_key=key) as client:
+        async with await client.open_session("line-4") as session:
+            server = await session.register("line-4")
+            found = await session.subscribe_bulk(server, ["Tank1.Level", "Tank2.Level"])
+            handles = [each.item_handle for each in found]
+            result = await session.write_array(server, handles, [3.25, 4.5])
+            result.raise_for_failure()
+"""
+
+from importlib.metadata import version
+
+from mxfast.channel import create_channel
+from mxfast.client import GatewayClient
+from mxfast.codec import DecodeError, EncodeError, ValueKind
+from mxfast.errors import (
+    MalformedReplyError,
+    MxAccessError,
+    MxGatewayAuthenticationError,
+    MxGatewayAuthorizationError,
+    MxGatewayCommandError,
+    MxGatewayConnectionError,
+    MxGatewayError,
+    MxGatewayOverflowError,
+    MxGatewaySessionError,
+    MxGatewayTimeoutError,
+    MxGatewayTransportError,
+    MxGatewayWorkerError,
+)
+from mxfast.events import EventBatch, EventStream
+from mxfast.options import MAX_BULK_ITEMS, ClientOptions
+from mxfast.session import Session
+from mxfast.values import from_mx_value, to_mx_value
+from mxfast.write import Outcome, WriteError, WriteResult
+
+__all__ = [
+    "MAX_BULK_ITEMS",
+    "ClientOptions",
+    "DecodeError",
+    "EncodeError",
+    "EventBatch",
+    "EventStream",
+    "GatewayClient",
+    "MalformedReplyError",
+    "MxAccessError",
+    "MxGatewayAuthenticationError",
+    "MxGatewayAuthorizationError",
+    "MxGatewayCommandError",
+    "MxGatewayConnectionError",
+    "MxGatewayError",
+    "MxGatewayOverflowError",
+    "MxGatewaySessionError",
+    "MxGatewayTimeoutError",
+    "MxGatewayTransportError",
+    "MxGatewayWorkerError",
+    "Outcome",
+    "Session",
+    "ValueKind",
+    "WriteError",
+    "WriteResult",
+    "__version__",
+    "create_channel",
+    "from_mx_value",
+    "to_mx_value",
+]
+
+__version__ = version("mxfast")

@@ -1,0 +1,133 @@
+# Errors, the kinds of value, and the small conversions every entry point needs.
+
+
+class EncodeError(ValueError):
+    """An element cannot be encoded: ``index`` says which, ``value`` what it is."""
+
+    def __init__(self, message, index, value):
+        super().__init__(message)
+        self.index = index
+        self.value = value
+
+    def __reduce__(self):
+        return type(self), (*self.args, self.index, self.value)
+
+
+class DecodeError(ValueError):
+    """Bytes are no valid message: ``offset`` is where, ``field`` which field was read."""
+
+    def __init__(self, message, offset, field):
+        super().__init__(message)
+        self.offset = offset
+        self.field = field
+
+    def __reduce__(self):
+        return type(self), (*self.args, self.offset, self.field)
+
+
+cdef enum:
+    KIND_NONE = 0
+    KIND_BOOL = 1
+    KIND_INT32 = 2
+    KIND_INT64 = 3
+    KIND_FLOAT = 4
+    KIND_DOUBLE = 5
+    KIND_STRING = 6
+    KIND_TIMESTAMP = 7
+    KIND_ARRAY = 8
+    KIND_RAW = 9
+    KIND_SPARSE_ARRAY = 10
+
+
+class ValueKind(enum.IntEnum):
+    """Which arm of MxValue a row holds; ``NONE`` where there is none (a null)."""
+
+    NONE = KIND_NONE
+    BOOL = KIND_BOOL
+    INT32 = KIND_INT32
+    INT64 = KIND_INT64
+    FLOAT = KIND_FLOAT
+    DOUBLE = KIND_DOUBLE
+    STRING = KIND_STRING
+    TIMESTAMP = KIND_TIMESTAMP
+    ARRAY = KIND_ARRAY
+    RAW = KIND_RAW
+    SPARSE_ARRAY = KIND_SPARSE_ARRAY
+
+
+cdef object decode_error(Reader* r, where=""):
+    message = (<bytes> r.message).decode()
+    name = FIELD_NAMES.get((message, r.tag >> 3))
+    if name is not None:
+        field = f"{message}.{name}"
+    elif r.tag:
+        field = f"{message} field {r.tag >> 3}"
+    else:
+        field = message
+    offset = r.p - r.start
+    problem = (<bytes> r.problem).decode()
+    return DecodeError(f"{where}{field} {problem} (at byte {offset})", offset, field)
+
+
+cdef void open_reader(Reader* r, const uint8_t* data, size_t size, const char* message) noexcept nogil:
+    r.start = data
+    r.p = data
+    r.end = data + size
+    r.message = message
+    r.problem = NULL
+    r.tag = 0
+
+
+cdef bytes as_bytes(data, name):
+    if type(data) is bytes:
+        return <bytes> data
+    if isinstance(data, (bytes, bytearray, memoryview)):
+        return bytes(data)
+    raise TypeError(f"{name} must be bytes, not {type(data).__name__}")
+
+
+cdef bytes as_utf8(text, name):
+    if not isinstance(text, str):
+        raise TypeError(f"{name} must be a str, not {type(text).__name__}")
+    return (<str> text).encode()
+
+
+cdef int32_t as_int32(value, name) except? -1:
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name} must be an integer, not {type(value).__name__}") from None
+    if not -0x80000000 <= number <= 0x7fffffff:
+        raise ValueError(f"{name} {str(number)[:40]} does not fit in 32 bits")
+    return number
+
+
+cdef str short(value):
+    # How a value stands in an error: never more than 40 characters.
+    text = str(value)
+    return text if len(text) <= 40 else text[:37] + "..."
+
+
+cdef object read_text(const uint8_t* data, size_t size):
+    # NULL is the empty string: what proto3 gives for a field that is not there.
+    if data == NULL:
+        return ""
+    return PyUnicode_DecodeUTF8(<const char*> data, size, NULL)
+
+
+cdef class Memory:
+    """The memory of one object for as long as this lives: a contiguous buffer."""
+
+    cdef Py_buffer view
+    cdef bint held
+
+    def __dealloc__(self):
+        if self.held:
+            PyBuffer_Release(&self.view)
+
+
+cdef Memory memory_of(array, int flags=PyBUF_SIMPLE):
+    cdef Memory memory = Memory.__new__(Memory)
+    PyObject_GetBuffer(array, &memory.view, flags)
+    memory.held = True
+    return memory

@@ -1,0 +1,314 @@
+# Bulk writes: a whole MxCommandRequest from handles, values and, if any, timestamps.
+
+ctypedef struct Variant:
+    # What MxValue says of its arm beside the arm itself.
+    int32_t data_type
+    const char* name
+    size_t name_size
+    uint32_t arm_tag
+
+
+cdef Variant variant_of(int kind) noexcept nogil:
+    cdef Variant v
+    v.name_size = 5
+    if kind == KIND_BOOL:
+        v.data_type, v.name, v.name_size, v.arm_tag = (
+            MX_DATA_TYPE_BOOLEAN, b"VT_BOOL", 7, MxValue_bool_value_TAG)
+    elif kind == KIND_INT32:
+        v.data_type, v.name, v.arm_tag = MX_DATA_TYPE_INTEGER, b"VT_I4", MxValue_int32_value_TAG
+    elif kind == KIND_INT64:
+        v.data_type, v.name, v.arm_tag = MX_DATA_TYPE_INTEGER, b"VT_I8", MxValue_int64_value_TAG
+    elif kind == KIND_FLOAT:
+        v.data_type, v.name, v.arm_tag = MX_DATA_TYPE_FLOAT, b"VT_R4", MxValue_float_value_TAG
+    elif kind == KIND_DOUBLE:
+        v.data_type, v.name, v.arm_tag = MX_DATA_TYPE_DOUBLE, b"VT_R8", MxValue_double_value_TAG
+    else:
+        v.data_type, v.name, v.name_size, v.arm_tag = (
+            MX_DATA_TYPE_TIME, b"VT_DATE", 7, MxValue_timestamp_value_TAG)
+    return v
+
+
+cdef void add_variant(Piece* piece, int kind) noexcept nogil:
+    """Add MxValue's fields up to and with the tag of its arm."""
+    cdef Variant v = variant_of(kind)
+    add_varint(piece, MxValue_data_type_TAG, v.data_type)
+    add_text(piece, MxValue_variant_type_TAG, v.name, v.name_size)
+    add_tag(piece, v.arm_tag)
+
+
+ctypedef struct WriteShape:
+    # One of the four bulk writes: its numbers, and the constant pieces of its rows.
+    int32_t command_kind
+    uint32_t payload_tag
+    uint32_t server_handle_tag
+    uint32_t entry_tag
+    uint32_t handle_tag
+    uint32_t value_tag
+    uint32_t time_tag
+    Piece ids            # WriteSecured's users, between handle and value
+    Piece value          # MxValue up to its arm's payload
+    Piece time           # the timestamp's MxValue, likewise
+    Piece user           # Write's user, behind all
+    int kind
+    size_t width
+
+
+cdef void choose_shape(WriteShape* shape, bint timed, bint secured) noexcept nogil:
+    if not secured and not timed:
+        shape.command_kind = MX_COMMAND_KIND_WRITE_BULK
+        shape.payload_tag = MxCommand_write_bulk_TAG
+        shape.server_handle_tag = WriteBulkCommand_server_handle_TAG
+        shape.entry_tag = WriteBulkCommand_entries_TAG
+        shape.handle_tag = WriteBulkEntry_item_handle_TAG
+        shape.value_tag = WriteBulkEntry_value_TAG
+        shape.time_tag = 0
+    elif not secured:
+        shape.command_kind = MX_COMMAND_KIND_WRITE2_BULK
+        shape.payload_tag = MxCommand_write2_bulk_TAG
+        shape.server_handle_tag = Write2BulkCommand_server_handle_TAG
+        shape.entry_tag = Write2BulkCommand_entries_TAG
+        shape.handle_tag = Write2BulkEntry_item_handle_TAG
+        shape.value_tag = Write2BulkEntry_value_TAG
+        shape.time_tag = Write2BulkEntry_timestamp_value_TAG
+    elif not timed:
+        shape.command_kind = MX_COMMAND_KIND_WRITE_SECURED_BULK
+        shape.payload_tag = MxCommand_write_secured_bulk_TAG
+        shape.server_handle_tag = WriteSecuredBulkCommand_server_handle_TAG
+        shape.entry_tag = WriteSecuredBulkCommand_entries_TAG
+        shape.handle_tag = WriteSecuredBulkEntry_item_handle_TAG
+        shape.value_tag = WriteSecuredBulkEntry_value_TAG
+        shape.time_tag = 0
+    else:
+        shape.command_kind = MX_COMMAND_KIND_WRITE_SECURED2_BULK
+        shape.payload_tag = MxCommand_write_secured2_bulk_TAG
+        shape.server_handle_tag = WriteSecured2BulkCommand_server_handle_TAG
+        shape.entry_tag = WriteSecured2BulkCommand_entries_TAG
+        shape.handle_tag = WriteSecured2BulkEntry_item_handle_TAG
+        shape.value_tag = WriteSecured2BulkEntry_value_TAG
+        shape.time_tag = WriteSecured2BulkEntry_timestamp_value_TAG
+
+
+cdef inline size_t payload_size(const WriteShape* shape, const uint8_t* values, Py_ssize_t i) noexcept nogil:
+    if shape.kind == KIND_INT32:
+        return varint_size(sign_extended((<const int32_t*> values)[i]))
+    if shape.kind == KIND_INT64:
+        return varint_size((<const uint64_t*> values)[i])
+    return shape.width
+
+
+cdef inline uint8_t* put_payload(uint8_t* out, const WriteShape* shape, const uint8_t* values, Py_ssize_t i) noexcept nogil:
+    if shape.kind == KIND_INT32:
+        return put_varint(out, sign_extended((<const int32_t*> values)[i]))
+    if shape.kind == KIND_INT64:
+        return put_varint(out, (<const uint64_t*> values)[i])
+    if shape.kind == KIND_BOOL:
+        out[0] = values[i] != 0
+        return out + 1
+    return put_bytes(out, values + <size_t> i * shape.width, shape.width)
+
+
+cdef inline size_t timestamp_size(int64_t seconds, int32_t nanos) noexcept nogil:
+    # The body of a google.protobuf.Timestamp, whose two fields are 1 and 2 for ever.
+    cdef size_t size = 0
+    if seconds:
+        size += 1 + varint_size(<uint64_t> seconds)
+    if nanos:
+        size += 1 + varint_size(<uint64_t> nanos)
+    return size
+
+
+cdef inline uint8_t* put_timestamp(uint8_t* out, int64_t seconds, int32_t nanos) noexcept nogil:
+    if seconds:
+        out = put_varint(put_varint(out, 1 << 3 | WIRE_VARINT), <uint64_t> seconds)
+    if nanos:
+        out = put_varint(put_varint(out, 2 << 3 | WIRE_VARINT), <uint64_t> nanos)
+    return out
+
+
+cdef inline size_t entry_size(
+    const WriteShape* shape, int32_t handle, const uint8_t* values, const int64_t* times,
+    int64_t per_second, Py_ssize_t i,
+) noexcept nogil:
+    """The body of row i, for shapes whose rows differ in length."""
+    cdef size_t size = shape.ids.size + shape.user.size
+    cdef size_t body = shape.value.size + payload_size(shape, values, i)
+    cdef int64_t seconds
+    cdef int32_t nanos
+    if handle:
+        size += varint_size(shape.handle_tag) + varint_size(sign_extended(handle))
+    size += varint_size(shape.value_tag) + varint_size(body) + body
+    if times != NULL:
+        split_time(times[i], per_second, &seconds, &nanos)
+        body = timestamp_size(seconds, nanos)
+        body = shape.time.size + varint_size(body) + body
+        size += varint_size(shape.time_tag) + varint_size(body) + body
+    return size
+
+
+cdef uint8_t* put_entry(
+    uint8_t* out, const WriteShape* shape, int32_t handle, const uint8_t* values,
+    const int64_t* times, int64_t per_second, Py_ssize_t i,
+) noexcept nogil:
+    cdef size_t body
+    cdef int64_t seconds
+    cdef int32_t nanos
+    body = entry_size(shape, handle, values, times, per_second, i)
+    out = put_varint(put_varint(out, shape.entry_tag), body)
+    if handle:
+        out = put_varint(put_varint(out, shape.handle_tag), sign_extended(handle))
+    out = put_bytes(out, shape.ids.data, shape.ids.size)
+    body = shape.value.size + payload_size(shape, values, i)
+    out = put_varint(put_varint(out, shape.value_tag), body)
+    out = put_bytes(out, shape.value.data, shape.value.size)
+    out = put_payload(out, shape, values, i)
+    if times != NULL:
+        split_time(times[i], per_second, &seconds, &nanos)
+        body = timestamp_size(seconds, nanos)
+        out = put_varint(put_varint(out, shape.time_tag), shape.time.size + varint_size(body) + body)
+        out = put_bytes(out, shape.time.data, shape.time.size)
+        out = put_timestamp(put_varint(out, body), seconds, nanos)
+    return put_bytes(out, shape.user.data, shape.user.size)
+
+
+def encode_write_bulk(
+    session_id,
+    server_handle,
+    item_handles,
+    values,
+    *,
+    timestamps=None,
+    user_id=0,
+    secured_by=None,
+    correlation_id="",
+):
+    cdef bytes session = as_utf8(session_id, "session_id")
+    cdef bytes correlation = as_utf8(correlation_id, "correlation_id")
+    cdef int32_t server = as_int32(server_handle, "server_handle")
+    cdef Handles handles = handles_of(item_handles)
+    array = plain_array(values, "values")
+    if array.ndim != 1:
+        raise ValueError(f"values must be one-dimensional, not of shape {array.shape}")
+    cdef Source source = source_of(array, "values")
+    cdef Py_ssize_t n = handles.size
+    if source.size != n:
+        raise ValueError(f"{n} item handles but {source.size} values: give one value an item")
+    cdef Times times = None
+    if timestamps is not None:
+        times = times_of(timestamps, "timestamps")
+        if times.size != n:
+            raise ValueError(f"{n} item handles but {times.size} timestamps: give one an item")
+
+    cdef Py_ssize_t bad = find_non_finite(source)
+    if bad >= 0:
+        raise non_finite_error(source, bad, "values", f" (item handle {handles.data[bad]})")
+
+    cdef WriteShape shape
+    memset(&shape, 0, sizeof(shape))
+    choose_shape(&shape, times is not None, secured_by is not None)
+    shape.kind = source.kind
+    shape.width = source.width
+    if secured_by is not None:
+        add_secured_by(&shape, secured_by, times is not None)
+        if as_int32(user_id, "user_id") != 0:
+            raise ValueError("user_id goes with a plain write: secured_by names both users")
+    else:
+        add_optional(
+            &shape.user,
+            Write2BulkEntry_user_id_TAG if times is not None else WriteBulkEntry_user_id_TAG,
+            as_int32(user_id, "user_id"),
+        )
+    add_variant(&shape.value, source.kind)
+    if times is not None:
+        add_variant(&shape.time, KIND_TIMESTAMP)
+
+    # Rows of one length a handle size are stamped; others are sized and written field by field.
+    cdef RowTemplate row
+    cdef bint stamped = times is None and source.width != 0
+    cdef size_t rows = 0
+    cdef Py_ssize_t i
+    cdef size_t body
+    cdef const int64_t* time_data = NULL
+    cdef int64_t per_second = 1
+    if times is not None:
+        time_data = times.data
+        per_second = times.per_second
+    if stamped:
+        memset(&row, 0, sizeof(row))
+        row.width = shape.width
+        add_piece(&row.mid, &shape.ids)
+        add_varint(&row.mid, shape.value_tag, shape.value.size + shape.width)
+        add_piece(&row.mid, &shape.value)
+        add_piece(&row.tail, &shape.user)
+        lay_out(&row, shape.entry_tag, shape.handle_tag)
+        rows = rows_size(&row, handles.data, n)
+    else:
+        with nogil:
+            for i in range(n):
+                body = entry_size(&shape, handles.data[i], source.data, time_data, per_second, i)
+                rows += varint_size(shape.entry_tag) + varint_size(body) + body
+
+    cdef size_t payload = rows
+    if server:
+        payload += varint_size(shape.server_handle_tag) + varint_size(sign_extended(server))
+    cdef size_t command = (
+        varint_size(MxCommand_kind_TAG) + varint_size(<uint64_t> shape.command_kind)
+        + varint_size(shape.payload_tag) + varint_size(payload) + payload
+    )
+    cdef size_t total = (
+        text_size(MxCommandRequest_session_id_TAG, session)
+        + text_size(MxCommandRequest_client_correlation_id_TAG, correlation)
+        + varint_size(MxCommandRequest_command_TAG) + varint_size(command) + command
+    )
+    if total > MAX_LENGTH:
+        raise ValueError(f"{n} values make a message of {total} bytes: 2 GiB is protobuf's limit")
+
+    cdef bytes message = PyBytes_FromStringAndSize(NULL, <Py_ssize_t> total)
+    cdef uint8_t* out = <uint8_t*> PyBytes_AS_STRING(message)
+    cdef uint8_t* limit = out + total
+    out = put_text(out, MxCommandRequest_session_id_TAG, session)
+    out = put_text(out, MxCommandRequest_client_correlation_id_TAG, correlation)
+    out = put_varint(put_varint(out, MxCommandRequest_command_TAG), command)
+    out = put_varint(put_varint(out, MxCommand_kind_TAG), <uint64_t> shape.command_kind)
+    out = put_varint(put_varint(out, shape.payload_tag), payload)
+    if server:
+        out = put_varint(put_varint(out, shape.server_handle_tag), sign_extended(server))
+    with nogil:
+        if stamped:
+            out = stamp_rows(out, limit, &row, handles.data, source.data, n)
+        else:
+            for i in range(n):
+                out = put_entry(out, &shape, handles.data[i], source.data, time_data, per_second, i)
+    assert out == limit
+    return message
+
+
+cdef int add_secured_by(WriteShape* shape, secured_by, bint timed) except -1:
+    try:
+        current, verifier = secured_by
+    except (TypeError, ValueError):
+        raise TypeError("secured_by must be (current_user_id, verifier_user_id)") from None
+    add_optional(
+        &shape.ids,
+        WriteSecured2BulkEntry_current_user_id_TAG if timed
+        else WriteSecuredBulkEntry_current_user_id_TAG,
+        as_int32(current, "secured_by[0]"),
+    )
+    add_optional(
+        &shape.ids,
+        WriteSecured2BulkEntry_verifier_user_id_TAG if timed
+        else WriteSecuredBulkEntry_verifier_user_id_TAG,
+        as_int32(verifier, "secured_by[1]"),
+    )
+    return 0
+
+
+cdef size_t text_size(uint32_t tag, bytes text):
+    cdef size_t size = PyBytes_GET_SIZE(text)
+    return varint_size(tag) + varint_size(size) + size if size else 0
+
+
+cdef uint8_t* put_text(uint8_t* out, uint32_t tag, bytes text):
+    cdef size_t size = PyBytes_GET_SIZE(text)
+    if size == 0:
+        return out
+    return put_bytes(put_varint(put_varint(out, tag), size), PyBytes_AS_STRING(text), size)

@@ -1,0 +1,190 @@
+# Rows of a repeated message, written from templates.
+#
+# A row of a bulk write is constant but for the item handle and the payload, so its constant
+# pieces are laid out once a call and stamped. Every copy has a constant size that the
+# compiler turns into one or two vector moves; it may write past its piece, and what follows
+# then overwrites the rest. Only the last rows, which have nothing behind them to write into,
+# go through a scratch buffer.
+
+cdef extern from *:
+    """
+    /* Size of an item handle's varint by its number of bits; 0 is not written at all,
+       and a negative one takes ten bytes. */
+    static const uint8_t MXF_HANDLE_SIZE[33] = {
+        0, 1,1,1,1,1,1,1, 2,2,2,2,2,2,2, 3,3,3,3,3,3,3, 4,4,4,4,4,4,4, 5,5,5, 10};
+    static inline int mxf_handle_size(uint32_t h) {
+        return MXF_HANDLE_SIZE[h ? 32 - __builtin_clz(h) : 0];
+    }
+    /* The varint of a handle below 2^31 as one little-endian word, without a loop:
+       seven bits a byte, then the continuation bits of all bytes but the last. */
+    static const uint64_t MXF_CONTINUE[6] = {
+        0, 0, 0x80, 0x8080, 0x808080, 0x80808080};
+    static inline uint64_t mxf_handle_word(uint32_t h, int size) {
+        uint64_t v = h;
+        return (v & 0x7f) | (v & 0x3f80) << 1 | (v & 0x1fc000) << 2
+             | (v & 0xfe00000) << 3 | (v & 0xf0000000) << 4 | MXF_CONTINUE[size];
+    }
+    """
+    int mxf_handle_size(uint32_t h) noexcept nogil
+    uint64_t mxf_handle_word(uint32_t h, int size) noexcept nogil
+
+cdef enum:
+    HANDLE_SIZES = 11      # a varint takes 0 (left out) to 5 bytes, or 10
+    HEAD_ROOM = 16         # entry tag 5, entry length 2, handle tag 5
+    TAIL_ROOM = 16         # one tag 5, one varint 10
+    MID_ROOM = 80          # two ids 30, value tag and length 6, MxValue's constants 29
+    ROW_ROOM = 256         # the longest row and what its copies may write past it
+
+
+ctypedef struct Piece:
+    uint8_t data[MID_ROOM]
+    size_t size
+
+
+ctypedef struct RowTemplate:
+    uint8_t head[HANDLE_SIZES][HEAD_ROOM]   # entry tag, entry length, handle tag
+    size_t head_size[HANDLE_SIZES]
+    size_t row_size[HANDLE_SIZES]           # of the whole row
+    Piece mid                               # between the handle and the payload
+    Piece tail                              # behind the payload
+    size_t width                            # of the payload
+
+
+cdef void add_varint(Piece* piece, uint32_t tag, uint64_t value) noexcept nogil:
+    cdef uint8_t* out = piece.data + piece.size
+    out = put_varint(put_varint(out, tag), value)
+    piece.size = out - piece.data
+
+
+cdef void add_optional(Piece* piece, uint32_t tag, int32_t value) noexcept nogil:
+    # proto3 leaves out a zero.
+    if value != 0:
+        add_varint(piece, tag, sign_extended(value))
+
+
+cdef void add_text(Piece* piece, uint32_t tag, const char* text, size_t size) noexcept nogil:
+    add_varint(piece, tag, size)
+    memcpy(piece.data + piece.size, text, size)
+    piece.size += size
+
+
+cdef void add_tag(Piece* piece, uint32_t tag) noexcept nogil:
+    piece.size = put_varint(piece.data + piece.size, tag) - piece.data
+
+
+cdef void add_piece(Piece* piece, const Piece* other) noexcept nogil:
+    memcpy(piece.data + piece.size, other.data, other.size)
+    piece.size += other.size
+
+
+cdef void lay_out(RowTemplate* row, uint32_t entry_tag, uint32_t handle_tag) noexcept nogil:
+    """Fill in the heads and sizes once mid, tail and width are set."""
+    cdef int k
+    cdef size_t body
+    cdef uint8_t* out
+    for k in range(HANDLE_SIZES):
+        body = row.mid.size + row.width + row.tail.size
+        if k:
+            body += varint_size(handle_tag) + k
+        out = put_varint(put_varint(row.head[k], entry_tag), body)
+        if k:
+            out = put_varint(out, handle_tag)
+        row.head_size[k] = out - row.head[k]
+        row.row_size[k] = varint_size(entry_tag) + varint_size(body) + body
+
+
+cdef size_t rows_size(const RowTemplate* row, const int32_t* handles, Py_ssize_t n) noexcept nogil:
+    # Six running counts and no branch: vector code. How many handles have a size of
+    # exactly k bytes is then a difference of two counts.
+    cdef int64_t one = 0, two = 0, three = 0, four = 0, five = 0, negative = 0
+    cdef uint32_t b1, b2, b3, b4, b5, b10
+    cdef Py_ssize_t i = 0, stop
+    cdef int32_t h
+    while i < n:
+        stop = min(n, i + (1 << 20))        # so that 32-bit counts, the quick ones, suffice
+        b1 = b2 = b3 = b4 = b5 = b10 = 0
+        for i in range(i, stop):
+            h = handles[i]
+            b1 += h >= 1
+            b2 += h >= 1 << 7
+            b3 += h >= 1 << 14
+            b4 += h >= 1 << 21
+            b5 += h >= 1 << 28
+            b10 += h < 0
+        i = stop
+        one += b1
+        two += b2
+        three += b3
+        four += b4
+        five += b5
+        negative += b10
+    return (
+        <size_t> (n - one - negative) * row.row_size[0]
+        + <size_t> (one - two) * row.row_size[1]
+        + <size_t> (two - three) * row.row_size[2]
+        + <size_t> (three - four) * row.row_size[3]
+        + <size_t> (four - five) * row.row_size[4]
+        + <size_t> five * row.row_size[5]
+        + <size_t> negative * row.row_size[10]
+    )
+
+
+cdef inline uint8_t* stamp_rows_of(
+    uint8_t* out, const uint8_t* limit, const RowTemplate* row, const int32_t* handles,
+    const uint8_t* values, Py_ssize_t n, const size_t width,
+) noexcept nogil:
+    # Inlined once for each width, so that the payload's copy is a single move. What the
+    # loop needs of the template is held in locals: bytes written through `out` could,
+    # for all the compiler knows, change the template.
+    cdef uint8_t scratch[ROW_ROOM]
+    cdef uint8_t* at
+    cdef uint64_t mid[2]
+    cdef uint64_t word
+    cdef size_t mid_size = row.mid.size, tail_size = row.tail.size
+    cdef Py_ssize_t i
+    cdef int32_t handle
+    cdef int k
+    cdef bint roomy
+    memcpy(mid, row.mid.data, 16)
+    for i in range(n):
+        handle = handles[i]
+        k = mxf_handle_size(<uint32_t> handle)
+        roomy = limit - out >= ROW_ROOM
+        at = out if roomy else scratch
+        memcpy(at, row.head[k], HEAD_ROOM)
+        at += row.head_size[k]
+        if handle >= 0:
+            word = mxf_handle_word(<uint32_t> handle, k)
+            memcpy(at, &word, 8)
+            at += k
+        else:
+            at = put_varint(at, sign_extended(handle))
+        memcpy(at, mid, 16)
+        if mid_size > 16:
+            memcpy(at + 16, row.mid.data + 16, MID_ROOM - 16)
+        at += mid_size
+        if width == 1:
+            at[0] = values[i] != 0          # numpy's True may be any byte but 0
+        elif width:
+            memcpy(at, values + <size_t> i * width, width)
+        at += width
+        if tail_size:
+            memcpy(at, row.tail.data, TAIL_ROOM)
+        if not roomy:
+            memcpy(out, scratch, row.row_size[k])
+        out += row.row_size[k]
+    return out
+
+
+cdef uint8_t* stamp_rows(
+    uint8_t* out, const uint8_t* limit, const RowTemplate* row, const int32_t* handles,
+    const uint8_t* values, Py_ssize_t n,
+) noexcept nogil:
+    """Write n rows at `out`; nothing is written at or behind `limit`."""
+    if row.width == 8:
+        return stamp_rows_of(out, limit, row, handles, values, n, 8)
+    if row.width == 4:
+        return stamp_rows_of(out, limit, row, handles, values, n, 4)
+    if row.width == 1:
+        return stamp_rows_of(out, limit, row, handles, values, n, 1)
+    return stamp_rows_of(out, limit, row, handles, values, n, 0)
