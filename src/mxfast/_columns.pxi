@@ -36,9 +36,22 @@ cdef class ValueColumns:
         raise NotImplementedError
 
     def value_bytes(self, row):
+        """Return the row's MxValue message, as it came."""
         raise NotImplementedError
 
     def values(self, kind):
+        """Return the rows of one arm in their own dtype, in order.
+
+        Parameters
+        ----------
+        kind : ValueKind
+
+        Returns
+        -------
+        ndarray
+            bool, int32, int64, float32, float64 or datetime64[ns]; an object array of str,
+            bytes or ndarrays for strings, raw values and arrays.
+        """
         rows = np.flatnonzero(self.kind == kind)
         if kind == KIND_DOUBLE:
             return self.value[rows]

@@ -93,6 +93,8 @@ cdef bytes as_utf8(text, name):
 
 
 cdef int32_t as_int32(value, name) except? -1:
+    if type(value) is int and -0x80000000 <= value <= 0x7fffffff:
+        return value
     try:
         number = operator.index(value)
     except TypeError:
@@ -131,3 +133,11 @@ cdef Memory memory_of(array, int flags=PyBUF_SIMPLE):
     PyObject_GetBuffer(array, &memory.view, flags)
     memory.held = True
     return memory
+
+
+cdef Memory contiguous_memory_of(array):
+    """The elements in C order: the array's own memory where they lie so, else a copy's."""
+    try:
+        return memory_of(array)
+    except (BufferError, ValueError):    # numpy says ValueError where BufferError is meant
+        return memory_of(np.ascontiguousarray(array))

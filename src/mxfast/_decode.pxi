@@ -199,6 +199,23 @@ ctypedef struct Span:
 
 
 def decode_events(messages):
+    """Decode MxEvent messages into columns, one row an event.
+
+    Parameters
+    ----------
+    messages : sequence of bytes
+        Kept by the result, which decodes strings, raw values and arrays from them on demand.
+
+    Returns
+    -------
+    EventColumns
+        Read-only columns that own their memory.
+
+    Raises
+    ------
+    DecodeError
+        A message is not valid; names its index, the field and the offset in it.
+    """
     cdef list kept = messages if type(messages) is list else list(messages)
     cdef Py_ssize_t count = len(kept)
     cdef Span* spans = <Span*> malloc(max(count, 1) * sizeof(Span))
@@ -511,6 +528,25 @@ cdef class WriteReply:
 
 
 def decode_write_reply(data):
+    """Decode an MxCommandReply to a bulk write.
+
+    Parameters
+    ----------
+    data : bytes
+        An MxCommandReply message.
+
+    Returns
+    -------
+    WriteReply
+        One row a result in the order of the reply: ``item_handle`` int32, ``was_successful``
+        bool, ``hresult`` int32 (0 where absent), and the reply's own status.
+        ``has_results`` is False where the reply holds no bulk write's results at all.
+
+    Raises
+    ------
+    DecodeError
+        No valid message; has ``offset`` and ``field``.
+    """
     cdef bytes message = as_bytes(data, "data")
     cdef const uint8_t* start = <const uint8_t*> PyBytes_AS_STRING(message)
     cdef size_t size = PyBytes_GET_SIZE(message)

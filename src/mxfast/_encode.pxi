@@ -181,6 +181,43 @@ def encode_write_bulk(
     secured_by=None,
     correlation_id="",
 ):
+    """Encode a bulk write of one value an item: a whole MxCommandRequest.
+
+    The command is Write in bulk; with timestamps Write2, with `secured_by` WriteSecured,
+    with both WriteSecured2.
+
+    Parameters
+    ----------
+    session_id : str
+    server_handle : int
+    item_handles : array_like of int, shape (n,)
+        Each within 32 bits.
+    values : array_like of bool, int or float, shape (n,)
+        bool travels as VT_BOOL; int8 to int32, uint8 and uint16 as VT_I4; int64, uint32 and
+        uint64 as VT_I8; float16 and float32 as VT_R4; float64 as VT_R8. Any stride and byte
+        order.
+    timestamps : array_like of datetime64, shape (n,), optional
+        UTC, any unit, in the years 1 to 9999; what is finer than a nanosecond is cut off.
+    user_id : int, default 0
+    secured_by : (int, int), optional
+        Current user and verifier; the same twice for a single-user write (contract notes,
+        Writes).
+    correlation_id : str, default ""
+
+    Returns
+    -------
+    bytes
+
+    Raises
+    ------
+    EncodeError
+        An element cannot be encoded (NaN, infinite, NaT, out of range); has its ``index``
+        and ``value``.
+    ValueError
+        Shapes that do not fit, or a message of more than 2 GiB.
+    TypeError
+        A dtype that cannot be written; names it.
+    """
     cdef bytes session = as_utf8(session_id, "session_id")
     cdef bytes correlation = as_utf8(correlation_id, "correlation_id")
     cdef int32_t server = as_int32(server_handle, "server_handle")

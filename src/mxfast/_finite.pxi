@@ -29,6 +29,23 @@ cdef extern from *:
 
 
 def first_non_finite(array):
+    """Return the index of the first element that is NaN or infinite, or -1.
+
+    Parameters
+    ----------
+    array : array_like of any shape
+        float16, float32 or float64; integers and bool are always finite.
+
+    Returns
+    -------
+    int
+        Counted in C order where the array has several dimensions.
+
+    Raises
+    ------
+    TypeError
+        Another dtype; names it.
+    """
     arr = np.asarray(array)
     if arr.dtype.kind in "biu":
         return -1
@@ -48,4 +65,5 @@ def first_non_finite(array):
 
 
 def all_finite(array):
+    """Tell whether no element is NaN or infinite; takes what `first_non_finite` takes."""
     return first_non_finite(array) < 0

@@ -250,6 +250,23 @@ cdef class WriteRequest(ValueColumns):
 
 
 def decode_write_request(data):
+    """Decode a bulk write request, as a gateway does.
+
+    Parameters
+    ----------
+    data : bytes
+        An MxCommandRequest message.
+
+    Returns
+    -------
+    WriteRequest or None
+        One row an entry; None where the request is another command.
+
+    Raises
+    ------
+    DecodeError
+        No valid message; has ``offset`` and ``field``.
+    """
     cdef bytes message = as_bytes(data, "data")
     cdef const uint8_t* start = <const uint8_t*> PyBytes_AS_STRING(message)
     cdef size_t size = PyBytes_GET_SIZE(message)
@@ -313,6 +330,23 @@ def decode_write_request(data):
 def encode_write_reply(
     session_id, correlation_id, command_kind, server_handle, item_handles, *, rows=None
 ):
+    """Encode the reply to a bulk write, as a gateway does: every entry successful.
+
+    Parameters
+    ----------
+    session_id, correlation_id : str
+    command_kind : int
+        The number of one of the four bulk writes.
+    server_handle : int
+    item_handles : ndarray of int32, shape (n,)
+    rows : mapping of int to bytes, optional
+        Row to the BulkWriteResult message that stands in its place, for entries that failed.
+
+    Returns
+    -------
+    bytes
+        An MxCommandReply message.
+    """
     cdef bytes session = as_utf8(session_id, "session_id")
     cdef bytes correlation = as_utf8(correlation_id, "correlation_id")
     cdef int32_t kind = as_int32(command_kind, "command_kind")
@@ -413,6 +447,34 @@ def encode_events(
     source_timestamp=None,
     values=None,
 ):
+    """Encode data-change or write-complete events, as a gateway does.
+
+    Parameters
+    ----------
+    session_id : str
+    family : int
+        MX_EVENT_FAMILY_ON_DATA_CHANGE or MX_EVENT_FAMILY_ON_WRITE_COMPLETE.
+    server_handle : int
+    item_handles : ndarray of int32, shape (n,)
+    first_sequence : int
+        Worker sequence of the first event; the others count on from it.
+    gateway_timestamp : int
+        Nanoseconds since 1970: worker and gateway time of all.
+    status : bytes, optional
+        An MxStatusProxy message that every event carries.
+    kind, payload : ndarrays of uint8 and int64, shape (n,), optional
+        Values as in `ValueColumns`; without them the events carry none.
+    quality : ndarray of int32, shape (n,), optional
+    source_timestamp : ndarray of int64, shape (n,), optional
+        Nanoseconds since 1970; the lowest int64 for none.
+    values : mapping of int to bytes, optional
+        Row to its MxValue message, where ``kind`` is a string, an array or raw.
+
+    Returns
+    -------
+    list of bytes
+        n MxEvent messages.
+    """
     cdef Handles handles = handles_of(item_handles)
     cdef Py_ssize_t n = handles.size
     cdef int32_t family_number = as_int32(family, "family")

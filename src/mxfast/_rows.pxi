@@ -12,6 +12,12 @@ cdef extern from *:
        and a negative one takes ten bytes. */
     static const uint8_t MXF_HANDLE_SIZE[33] = {
         0, 1,1,1,1,1,1,1, 2,2,2,2,2,2,2, 3,3,3,3,3,3,3, 4,4,4,4,4,4,4, 5,5,5, 10};
+    /* The handles of each size: the lowest, and how far the highest lies above it. */
+    static const int32_t MXF_LOWEST[11] = {
+        0, 1, 1 << 7, 1 << 14, 1 << 21, 1 << 28, 0, 0, 0, 0, INT32_MIN};
+    static const uint32_t MXF_SPAN[11] = {
+        0, (1 << 7) - 2, (1 << 14) - (1 << 7) - 1, (1 << 21) - (1 << 14) - 1,
+        (1 << 28) - (1 << 21) - 1, INT32_MAX - (1 << 28), 0, 0, 0, 0, INT32_MAX};
     static inline int mxf_handle_size(uint32_t h) {
         return MXF_HANDLE_SIZE[h ? 32 - __builtin_clz(h) : 0];
     }
@@ -25,6 +31,8 @@ cdef extern from *:
              | (v & 0xfe00000) << 3 | (v & 0xf0000000) << 4 | MXF_CONTINUE[size];
     }
     """
+    const int32_t MXF_LOWEST[11]
+    const uint32_t MXF_SPAN[11]
     int mxf_handle_size(uint32_t h) noexcept nogil
     uint64_t mxf_handle_word(uint32_t h, int size) noexcept nogil
 
@@ -129,50 +137,96 @@ cdef size_t rows_size(const RowTemplate* row, const int32_t* handles, Py_ssize_t
     )
 
 
+cdef uint8_t* stamp_row(
+    uint8_t* out, const uint8_t* limit, const RowTemplate* row, int32_t handle,
+    const uint8_t* value,
+) noexcept nogil:
+    """Write any row at `out`; through a scratch buffer where there is little room behind it."""
+    cdef uint8_t scratch[ROW_ROOM]
+    cdef int k = mxf_handle_size(<uint32_t> handle)
+    cdef bint roomy = limit - out >= ROW_ROOM
+    cdef uint8_t* at = out if roomy else scratch
+    memcpy(at, row.head[k], HEAD_ROOM)
+    at += row.head_size[k]
+    if handle != 0:
+        at = put_varint(at, sign_extended(handle))
+    memcpy(at, row.mid.data, MID_ROOM)
+    at += row.mid.size
+    if row.width == 1:
+        at[0] = value[0] != 0               # numpy's True may be any byte but 0
+    else:
+        memcpy(at, value, row.width)
+    memcpy(at + row.width, row.tail.data, TAIL_ROOM)
+    if not roomy:
+        memcpy(out, scratch, row.row_size[k])
+    return out + row.row_size[k]
+
+
+cdef inline Py_ssize_t stamp_run(
+    uint8_t** at, const uint8_t* limit, const RowTemplate* row, const int32_t* handles,
+    const uint8_t* values, Py_ssize_t i, Py_ssize_t n, const size_t width, const int k,
+) noexcept nogil:
+    # Rows from i on, while their handles' varints take k bytes and there is room; returns the
+    # row it stopped at. Inlined for each width and k: all offsets are then constants or in
+    # registers, and a row is three stores: the head and the handle as one word, the middle,
+    # the payload. All is held in locals because bytes written through `out` could, for all
+    # the compiler knows, change the template.
+    cdef uint8_t* out = at[0]
+    cdef const uint8_t* last = limit - ROW_ROOM
+    cdef uint64_t head = 0
+    cdef uint64_t mid[2]
+    cdef uint64_t word
+    cdef size_t head_size = row.head_size[k], row_size = row.row_size[k]
+    cdef size_t payload_at = head_size + k + row.mid.size
+    cdef int head_bits = 8 * <int> head_size
+    cdef int32_t low = MXF_LOWEST[k]
+    cdef uint32_t span = MXF_SPAN[k]
+    cdef int32_t handle
+    memcpy(&head, row.head[k], 8)
+    head &= (<uint64_t> 1 << head_bits) - 1
+    memcpy(mid, row.mid.data, 16)
+    while i < n and out <= last:
+        handle = handles[i]
+        # One comparison for low <= handle <= low + span.
+        if <uint32_t> handle - <uint32_t> low > span:
+            break
+        word = head | mxf_handle_word(<uint32_t> handle, k) << head_bits
+        memcpy(out, &word, 8)
+        memcpy(out + head_size + k, mid, 16)
+        if width == 1:
+            out[payload_at] = values[i] != 0
+        elif width:
+            memcpy(out + payload_at, values + <size_t> i * width, width)
+        out += row_size
+        i += 1
+    at[0] = out
+    return i
+
+
 cdef inline uint8_t* stamp_rows_of(
     uint8_t* out, const uint8_t* limit, const RowTemplate* row, const int32_t* handles,
     const uint8_t* values, Py_ssize_t n, const size_t width,
 ) noexcept nogil:
-    # Inlined once for each width, so that the payload's copy is a single move. What the
-    # loop needs of the template is held in locals: bytes written through `out` could,
-    # for all the compiler knows, change the template.
-    cdef uint8_t scratch[ROW_ROOM]
-    cdef uint8_t* at
-    cdef uint64_t mid[2]
-    cdef uint64_t word
-    cdef size_t mid_size = row.mid.size, tail_size = row.tail.size
-    cdef Py_ssize_t i
-    cdef int32_t handle
+    cdef bint plain = row.mid.size <= 16 and row.tail.size == 0
+    cdef Py_ssize_t i = 0, before
     cdef int k
-    cdef bint roomy
-    memcpy(mid, row.mid.data, 16)
-    for i in range(n):
-        handle = handles[i]
-        k = mxf_handle_size(<uint32_t> handle)
-        roomy = limit - out >= ROW_ROOM
-        at = out if roomy else scratch
-        memcpy(at, row.head[k], HEAD_ROOM)
-        at += row.head_size[k]
-        if handle >= 0:
-            word = mxf_handle_word(<uint32_t> handle, k)
-            memcpy(at, &word, 8)
-            at += k
-        else:
-            at = put_varint(at, sign_extended(handle))
-        memcpy(at, mid, 16)
-        if mid_size > 16:
-            memcpy(at + 16, row.mid.data + 16, MID_ROOM - 16)
-        at += mid_size
-        if width == 1:
-            at[0] = values[i] != 0          # numpy's True may be any byte but 0
-        elif width:
-            memcpy(at, values + <size_t> i * width, width)
-        at += width
-        if tail_size:
-            memcpy(at, row.tail.data, TAIL_ROOM)
-        if not roomy:
-            memcpy(out, scratch, row.row_size[k])
-        out += row.row_size[k]
+    while i < n:
+        before = i
+        k = mxf_handle_size(<uint32_t> handles[i])
+        if plain and row.head_size[k] + k <= 8:
+            if k == 1:
+                i = stamp_run(&out, limit, row, handles, values, i, n, width, 1)
+            elif k == 2:
+                i = stamp_run(&out, limit, row, handles, values, i, n, width, 2)
+            elif k == 3:
+                i = stamp_run(&out, limit, row, handles, values, i, n, width, 3)
+            elif k == 4:
+                i = stamp_run(&out, limit, row, handles, values, i, n, width, 4)
+            elif k == 5:
+                i = stamp_run(&out, limit, row, handles, values, i, n, width, 5)
+        if i == before:
+            out = stamp_row(out, limit, row, handles[i], values + <size_t> i * width)
+            i += 1
     return out
 
 

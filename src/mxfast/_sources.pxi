@@ -24,7 +24,12 @@ cdef class Source:
     cdef object array           # native byte order, C order
 
 
+cdef object ndarray = np.ndarray
+
+
 cdef object plain_array(data, name):
+    if type(data) is ndarray:
+        return data
     array = np.asarray(data)
     if isinstance(data, np.ma.MaskedArray):
         raise TypeError(f"{name} is a masked array: fill or drop what is masked first")
@@ -58,11 +63,10 @@ cdef Source source_of(array, name):
         raise EncodeError(
             f"{name}[{index}] is {value}: MXAccess integers hold at most {INT64_MAX}", index, value
         )
-    if dtype is not wanted or not array.flags.c_contiguous:
-        # "C" order also for n-d: MxArray lists its elements with the last index fastest.
-        array = np.ascontiguousarray(array.astype(wanted, order="C", copy=False))
+    if dtype is not wanted:
+        array = array.astype(wanted, order="C", copy=False)
+    source.memory = contiguous_memory_of(array)
     source.array = array
-    source.memory = memory_of(array)
     source.data = <const uint8_t*> source.memory.view.buf
     source.size = array.size
     return source
@@ -98,7 +102,7 @@ cdef Handles handles_of(item_handles):
     array = plain_array(item_handles, "item_handles")
     if array.ndim != 1:
         raise ValueError(f"item_handles must be one-dimensional, not of shape {array.shape}")
-    if array.dtype is not DTYPE_INT32 or not array.flags.c_contiguous:
+    if array.dtype is not DTYPE_INT32:
         if array.size == 0:
             array = np.empty(0, np.int32)
         elif array.dtype.kind not in "iu":
@@ -115,7 +119,7 @@ cdef Handles handles_of(item_handles):
                         f"item_handles[{index}] is {value}: an item handle has 32 bits", index, value
                     )
             array = narrow
-    handles.memory = memory_of(array)
+    handles.memory = contiguous_memory_of(array)
     handles.data = <const int32_t*> handles.memory.view.buf
     handles.size = array.size
     return handles

@@ -185,6 +185,26 @@ cdef void array_tags(int kind, uint32_t* arm, uint32_t* packed, uint32_t* single
 
 
 def encode_value(array):
+    """Encode one MxValue that holds a whole array, its elements packed.
+
+    Parameters
+    ----------
+    array : array_like of bool, int or float, any shape
+        Elements travel in C order, the shape as the MxArray's ``dimensions``. A 0-d array
+        is the scalar itself. Which dtype becomes which arm is as in `encode_write_bulk`.
+
+    Returns
+    -------
+    bytes
+        An MxValue message.
+
+    Raises
+    ------
+    EncodeError
+        An element is not finite or too large; ``index`` counts in C order.
+    TypeError
+        A dtype that cannot be written; names it.
+    """
     arr = plain_array(array, "array")
     cdef Source source = source_of(arr, "array")
     cdef Py_ssize_t bad = find_non_finite(source)
@@ -498,6 +518,27 @@ cdef object read_object(Reader* r, int kind):
 
 
 def decode_value(data):
+    """Decode one MxValue.
+
+    Parameters
+    ----------
+    data : bytes
+        An MxValue message.
+
+    Returns
+    -------
+    numpy scalar, str, bytes, None or ndarray
+        A scalar of the arm's own dtype (bool, int32, int64, float32, float64,
+        datetime64[ns]), None where there is no arm. An array comes in the shape that its
+        ``dimensions`` say, or flat where they do not fit; strings and raw values as an
+        object array. A timestamp that datetime64[ns] cannot hold (before 1677-09-21 or
+        after 2262-04-11) is NaT.
+
+    Raises
+    ------
+    DecodeError
+        No valid message; has ``offset`` and ``field``.
+    """
     cdef bytes message = as_bytes(data, "data")
     cdef Cell cell
     cdef Reader r
