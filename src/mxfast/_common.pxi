@@ -55,27 +55,18 @@ class ValueKind(enum.IntEnum):
     SPARSE_ARRAY = KIND_SPARSE_ARRAY
 
 
-cdef object decode_error(Reader* r, where=""):
-    message = (<bytes> r.message).decode()
-    name = FIELD_NAMES.get((message, r.tag >> 3))
+cdef object decode_error(const Fault* fault, const uint8_t* start, where=""):
+    message = (<bytes> fault.message).decode()
+    name = FIELD_NAMES.get((message, fault.tag >> 3))
     if name is not None:
         field = f"{message}.{name}"
-    elif r.tag:
-        field = f"{message} field {r.tag >> 3}"
+    elif fault.tag:
+        field = f"{message} field {fault.tag >> 3}"
     else:
         field = message
-    offset = r.p - r.start
-    problem = (<bytes> r.problem).decode()
+    offset = fault.at - start
+    problem = (<bytes> fault.problem).decode()
     return DecodeError(f"{where}{field} {problem} (at byte {offset})", offset, field)
-
-
-cdef void open_reader(Reader* r, const uint8_t* data, size_t size, const char* message) noexcept nogil:
-    r.start = data
-    r.p = data
-    r.end = data + size
-    r.message = message
-    r.problem = NULL
-    r.tag = 0
 
 
 cdef bytes as_bytes(data, name):
@@ -110,11 +101,11 @@ cdef str short(value):
     return text if len(text) <= 40 else text[:37] + "..."
 
 
-cdef object read_text(const uint8_t* data, size_t size):
+cdef object read_text(const Span* span):
     # NULL is the empty string: what proto3 gives for a field that is not there.
-    if data == NULL:
+    if span.data == NULL:
         return ""
-    return PyUnicode_DecodeUTF8(<const char*> data, size, NULL)
+    return PyUnicode_DecodeUTF8(<const char*> span.data, span.size, NULL)
 
 
 cdef class Memory:

@@ -1,34 +1,41 @@
 # What the gateway sends: events and the replies to bulk writes, into columns.
 
-cdef inline bint read_status(Reader* r, bint* ok) noexcept nogil:
-    """Read an MxStatusProxy; a failure clears `ok`.
+cdef inline const uint8_t* read_status(
+    const uint8_t* p, const uint8_t* end, uint8_t* ok, Fault* fault
+) noexcept nogil:
+    """Read an MxStatusProxy with its length; a failure clears `ok`.
 
     The status rule (contract notes, Status): `success` is COM's int16 and 0 is also
     proto3's default, so a status fails only with success 0 and a failing category.
     """
-    cdef size_t size
-    cdef const uint8_t* data
-    cdef const uint8_t* end = r.end
-    cdef const char* message = r.message
-    cdef int32_t success = 0, category = 0, other
-    if not read_length(r, &size):
-        return False
-    r.end = r.p + size
-    r.message = b"MxStatusProxy"
-    while r.p != r.end:
-        if not read_tag(r):
-            return False
-        if r.tag == MxStatusProxy_success_TAG:
-            if not read_int32(r, &success):
-                return False
-        elif r.tag == MxStatusProxy_category_TAG:
-            if not read_int32(r, &category):
-                return False
-        elif r.tag == MxStatusProxy_diagnostic_text_TAG:
-            if not read_string(r, &data, &size):
-                return False
-        elif not skip_field(r, 0):
-            return False
+    cdef Span span
+    cdef uint32_t tag
+    cdef int32_t success = 0, category = 0
+    cdef Varint v = get_length(p, end, fault)
+    if v.p == NULL:
+        return NULL
+    p = v.p
+    end = p + v.value
+    while p != end:
+        v = get_tag(p, end, fault)
+        if v.p == NULL:
+            return broken(fault, b"MxStatusProxy", 0)
+        p = v.p
+        tag = v.value
+        if tag == MxStatusProxy_success_TAG:
+            v = get_varint(p, end, fault)
+            p = v.p
+            success = <int32_t> v.value
+        elif tag == MxStatusProxy_category_TAG:
+            v = get_varint(p, end, fault)
+            p = v.p
+            category = <int32_t> v.value
+        elif tag == MxStatusProxy_diagnostic_text_TAG:
+            p = get_string(p, end, &span, fault)
+        else:
+            p = skip(p, end, tag, fault)
+        if p == NULL:
+            return broken(fault, b"MxStatusProxy", tag)
     if success == 0 and (
         category == MX_STATUS_CATEGORY_WARNING
         or category == MX_STATUS_CATEGORY_COMMUNICATION_ERROR
@@ -39,9 +46,7 @@ cdef inline bint read_status(Reader* r, bint* ok) noexcept nogil:
         or category == MX_STATUS_CATEGORY_OTHER_ERROR
     ):
         ok[0] = False
-    r.end = end
-    r.message = message
-    return True
+    return p
 
 
 # ---------------------------------------------------------------- events
@@ -56,88 +61,103 @@ ctypedef struct EventRow:
     int64_t source_nanos
     int64_t gateway_seconds
     int64_t gateway_nanos
-    bint has_source
-    bint has_gateway
-    bint ok
-    bint is_gap
     uint64_t requested
     uint64_t oldest
-    Cell cell
+    uint8_t has_source
+    uint8_t has_gateway
+    uint8_t ok
+    uint8_t is_gap
 
 
-cdef inline bint read_gap(Reader* r, EventRow* row) noexcept nogil:
-    cdef size_t size
-    cdef const uint8_t* end = r.end
-    cdef const char* message = r.message
-    if not read_length(r, &size):
-        return False
-    r.end = r.p + size
-    r.message = b"ReplayGap"
+cdef const uint8_t* read_gap(
+    const uint8_t* p, const uint8_t* end, EventRow* row, Fault* fault
+) noexcept nogil:
+    cdef uint32_t tag
+    cdef Varint v = get_length(p, end, fault)
+    if v.p == NULL:
+        return NULL
+    p = v.p
+    end = p + v.value
     row.is_gap = True
-    while r.p != r.end:
-        if not read_tag(r):
-            return False
-        if r.tag == ReplayGap_requested_after_sequence_TAG:
-            if not read_varint(r, &row.requested):
-                return False
-        elif r.tag == ReplayGap_oldest_available_sequence_TAG:
-            if not read_varint(r, &row.oldest):
-                return False
-        elif not skip_field(r, 0):
-            return False
-    r.end = end
-    r.message = message
-    return True
+    while p != end:
+        v = get_tag(p, end, fault)
+        if v.p == NULL:
+            return broken(fault, b"ReplayGap", 0)
+        p = v.p
+        tag = v.value
+        if tag == ReplayGap_requested_after_sequence_TAG:
+            v = get_varint(p, end, fault)
+            p = v.p
+            row.requested = v.value
+        elif tag == ReplayGap_oldest_available_sequence_TAG:
+            v = get_varint(p, end, fault)
+            p = v.p
+            row.oldest = v.value
+        else:
+            p = skip(p, end, tag, fault)
+        if p == NULL:
+            return broken(fault, b"ReplayGap", tag)
+    return p
 
 
-cdef bint read_event(Reader* r, EventRow* row) noexcept nogil:
-    cdef const uint8_t* data
-    cdef size_t size
+cdef inline bint read_event(
+    const uint8_t* p, size_t size, EventRow* row, Cell* cell, Fault* fault
+) noexcept nogil:
+    cdef const uint8_t* start = p
+    cdef const uint8_t* end = p + size
+    cdef uint32_t tag
+    cdef Varint v
+    cdef Span span
     memset(row, 0, sizeof(EventRow))
-    clear_cell(&row.cell)
+    clear_cell(cell)
     row.ok = True
-    while r.p != r.end:
-        if not read_tag(r):
+    while p != end:
+        v = get_tag(p, end, fault)
+        if v.p == NULL:
+            broken(fault, b"MxEvent", 0)
             return False
-        if r.tag == MxEvent_family_TAG:
-            if not read_int32(r, &row.family):
-                return False
-        elif r.tag == MxEvent_session_id_TAG:
-            if not read_string(r, &data, &size):
-                return False
-        elif r.tag == MxEvent_server_handle_TAG:
-            if not read_int32(r, &row.server_handle):
-                return False
-        elif r.tag == MxEvent_item_handle_TAG:
-            if not read_int32(r, &row.item_handle):
-                return False
-        elif r.tag == MxEvent_value_TAG:
-            if not read_value(r, &row.cell):
-                return False
-        elif r.tag == MxEvent_quality_TAG:
-            if not read_int32(r, &row.quality):
-                return False
-        elif r.tag == MxEvent_source_timestamp_TAG:
+        p = v.p
+        tag = v.value
+        if tag == MxEvent_family_TAG:
+            v = get_varint(p, end, fault)
+            p = v.p
+            row.family = <int32_t> v.value
+        elif tag == MxEvent_session_id_TAG:
+            p = get_string(p, end, &span, fault)
+        elif tag == MxEvent_server_handle_TAG:
+            v = get_varint(p, end, fault)
+            p = v.p
+            row.server_handle = <int32_t> v.value
+        elif tag == MxEvent_item_handle_TAG:
+            v = get_varint(p, end, fault)
+            p = v.p
+            row.item_handle = <int32_t> v.value
+        elif tag == MxEvent_value_TAG:
+            p = read_value_field(p, end, start, cell, fault)
+        elif tag == MxEvent_quality_TAG:
+            v = get_varint(p, end, fault)
+            p = v.p
+            row.quality = <int32_t> v.value
+        elif tag == MxEvent_source_timestamp_TAG:
             row.has_source = True
-            if not read_timestamp(r, &row.source_seconds, &row.source_nanos):
-                return False
-        elif r.tag == MxEvent_statuses_TAG:
-            if not read_status(r, &row.ok):
-                return False
-        elif r.tag == MxEvent_worker_sequence_TAG:
-            if not read_varint(r, &row.sequence):
-                return False
-        elif r.tag == MxEvent_gateway_receive_timestamp_TAG:
+            p = read_timestamp(p, end, &row.source_seconds, &row.source_nanos, fault)
+        elif tag == MxEvent_statuses_TAG:
+            p = read_status(p, end, &row.ok, fault)
+        elif tag == MxEvent_worker_sequence_TAG:
+            v = get_varint(p, end, fault)
+            p = v.p
+            row.sequence = v.value
+        elif tag == MxEvent_gateway_receive_timestamp_TAG:
             row.has_gateway = True
-            if not read_timestamp(r, &row.gateway_seconds, &row.gateway_nanos):
-                return False
-        elif r.tag == MxEvent_raw_status_TAG:
-            if not read_string(r, &data, &size):
-                return False
-        elif r.tag == MxEvent_replay_gap_TAG:
-            if not read_gap(r, row):
-                return False
-        elif not skip_field(r, 0):
+            p = read_timestamp(p, end, &row.gateway_seconds, &row.gateway_nanos, fault)
+        elif tag == MxEvent_raw_status_TAG:
+            p = get_string(p, end, &span, fault)
+        elif tag == MxEvent_replay_gap_TAG:
+            p = read_gap(p, end, row, fault)
+        else:
+            p = skip(p, end, tag, fault)
+        if p == NULL:
+            broken(fault, b"MxEvent", tag)
             return False
     return True
 
@@ -191,11 +211,6 @@ cdef class EventColumns(ValueColumns):
             else []
         )
         return part
-
-
-ctypedef struct Span:
-    const uint8_t* data
-    size_t size
 
 
 def decode_events(messages):
@@ -264,15 +279,16 @@ cdef EventColumns decode_spans(list messages, Span* spans, Py_ssize_t count):
     cdef double* value = <double*> (<Memory> memories[10]).view.buf
     cdef int64_t* index = <int64_t*> (<Memory> memories[11]).view.buf
 
-    cdef Reader r
     cdef EventRow row
+    cdef Cell cell
+    cdef Fault fault
     cdef list gaps = []
     cdef bint fine = True
+    memset(&fault, 0, sizeof(fault))
     with nogil:
         for m in range(count):
-            open_reader(&r, spans[m].data, spans[m].size, b"MxEvent")
-            if not read_event(&r, &row):
-                fine = False
+            fine = read_event(spans[m].data, spans[m].size, &row, &cell, &fault)
+            if not fine:
                 break
             if row.is_gap:
                 with gil:
@@ -288,13 +304,13 @@ cdef EventColumns decode_spans(list messages, Span* spans, Py_ssize_t count):
                 nanoseconds(row.gateway_seconds, row.gateway_nanos) if row.has_gateway else NAT
             )
             ok[n] = row.ok
-            kind[n] = row.cell.kind
-            payload[n] = row.cell.payload
-            value[n] = row.cell.value
+            kind[n] = cell.kind
+            payload[n] = cell.payload
+            value[n] = cell.value
             index[n] = m
             n += 1
     if not fine:
-        raise decode_error(&r, f"messages[{m}]: ")
+        raise decode_error(&fault, spans[m].data, f"messages[{m}]: ")
 
     cdef EventColumns events = EventColumns.__new__(EventColumns)
     if n != count:
@@ -340,93 +356,111 @@ ctypedef struct ReplyRows:
     int64_t* span          # offset << 32 | size of the BulkWriteResult
 
 
-cdef bint read_result(Reader* r, ReplyRows* rows, Py_ssize_t n) noexcept nogil:
-    cdef size_t size
-    cdef const uint8_t* data
-    cdef const uint8_t* end = r.end
+cdef inline const uint8_t* read_result(
+    const uint8_t* p, const uint8_t* end, const uint8_t* start, ReplyRows* rows, Py_ssize_t n,
+    Fault* fault,
+) noexcept nogil:
+    cdef uint32_t tag
+    cdef Span span
     cdef int32_t handle = 0, hresult = 0
-    cdef uint64_t successful = 0
-    cdef bint ok = True
-    if not read_length(r, &size):
-        return False
-    rows.span[n] = (r.p - r.start) << 32 | <int64_t> size
-    r.end = r.p + size
-    r.message = b"BulkWriteResult"
-    while r.p != r.end:
-        if not read_tag(r):
-            return False
-        if r.tag == BulkWriteResult_item_handle_TAG:
-            if not read_int32(r, &handle):
-                return False
-        elif r.tag == BulkWriteResult_was_successful_TAG:
-            if not read_varint(r, &successful):
-                return False
-        elif r.tag == BulkWriteResult_hresult_TAG:
-            if not read_int32(r, &hresult):
-                return False
-        elif r.tag == BulkWriteResult_statuses_TAG:
-            if not read_status(r, &ok):
-                return False
-        elif r.tag == BulkWriteResult_error_message_TAG:
-            if not read_string(r, &data, &size):
-                return False
-        elif not skip_field(r, 0):
-            return False
+    cdef uint8_t successful = 0, ok = True
+    cdef Varint v = get_length(p, end, fault)
+    if v.p == NULL:
+        return NULL
+    p = v.p
+    end = p + v.value
+    rows.span[n] = (p - start) << 32 | <int64_t> v.value
+    while p != end:
+        v = get_tag(p, end, fault)
+        if v.p == NULL:
+            return broken(fault, b"BulkWriteResult", 0)
+        p = v.p
+        tag = v.value
+        if tag == BulkWriteResult_item_handle_TAG:
+            v = get_varint(p, end, fault)
+            p = v.p
+            handle = <int32_t> v.value
+        elif tag == BulkWriteResult_was_successful_TAG:
+            v = get_varint(p, end, fault)
+            p = v.p
+            successful = v.value != 0
+        elif tag == BulkWriteResult_hresult_TAG:
+            v = get_varint(p, end, fault)
+            p = v.p
+            hresult = <int32_t> v.value
+        elif tag == BulkWriteResult_statuses_TAG:
+            p = read_status(p, end, &ok, fault)
+        elif tag == BulkWriteResult_error_message_TAG:
+            p = get_string(p, end, &span, fault)
+        else:
+            p = skip(p, end, tag, fault)
+        if p == NULL:
+            return broken(fault, b"BulkWriteResult", tag)
     rows.item_handle[n] = handle
-    rows.was_successful[n] = successful != 0
+    rows.was_successful[n] = successful
     rows.hresult[n] = hresult
-    r.end = end
-    r.message = b"BulkWriteReply"
-    return True
+    return p
 
 
-cdef bint read_results(Reader* r, ReplyHead* head, ReplyRows* rows) noexcept nogil:
-    """Read a BulkWriteReply; without `rows` the results are counted only."""
-    cdef size_t size
-    cdef const uint8_t* end = r.end
-    if not read_length(r, &size):
-        return False
-    r.end = r.p + size
-    r.message = b"BulkWriteReply"
-    while r.p != r.end:
-        if not read_tag(r):
-            return False
-        if r.tag == BulkWriteReply_results_TAG:
+cdef const uint8_t* read_results(
+    const uint8_t* p, const uint8_t* end, const uint8_t* start, ReplyHead* head, ReplyRows* rows,
+    Fault* fault,
+) noexcept nogil:
+    """Read a BulkWriteReply with its length; without `rows` the results are counted only."""
+    cdef uint32_t tag
+    cdef Py_ssize_t n = head.rows
+    cdef Varint v = get_length(p, end, fault)
+    if v.p == NULL:
+        return NULL
+    p = v.p
+    end = p + v.value
+    while p != end:
+        v = get_tag(p, end, fault)
+        if v.p == NULL:
+            return broken(fault, b"BulkWriteReply", 0)
+        p = v.p
+        tag = v.value
+        if tag == BulkWriteReply_results_TAG:
             if rows == NULL:
-                if not skip_field(r, 0):
-                    return False
-            elif not read_result(r, rows, head.rows):
-                return False
-            head.rows += 1
-            head.most = max(head.most, head.rows)
-        elif not skip_field(r, 0):
-            return False
-    r.end = end
-    r.message = b"MxCommandReply"
-    return True
+                p = skip(p, end, tag, fault)
+            else:
+                p = read_result(p, end, start, rows, n, fault)
+            n += 1
+        else:
+            p = skip(p, end, tag, fault)
+        if p == NULL:
+            return broken(fault, b"BulkWriteReply", tag)
+    head.rows = n
+    head.most = max(head.most, n)
+    return p
 
 
-cdef bint read_protocol_status(Reader* r, ReplyHead* head) noexcept nogil:
-    cdef size_t size
-    cdef const uint8_t* end = r.end
-    if not read_length(r, &size):
-        return False
-    r.end = r.p + size
-    r.message = b"ProtocolStatus"
-    while r.p != r.end:
-        if not read_tag(r):
-            return False
-        if r.tag == ProtocolStatus_code_TAG:
-            if not read_int32(r, &head.status_code):
-                return False
-        elif r.tag == ProtocolStatus_message_TAG:
-            if not read_string(r, &head.status_message.data, &head.status_message.size):
-                return False
-        elif not skip_field(r, 0):
-            return False
-    r.end = end
-    r.message = b"MxCommandReply"
-    return True
+cdef const uint8_t* read_protocol_status(
+    const uint8_t* p, const uint8_t* end, ReplyHead* head, Fault* fault
+) noexcept nogil:
+    cdef uint32_t tag
+    cdef Varint v = get_length(p, end, fault)
+    if v.p == NULL:
+        return NULL
+    p = v.p
+    end = p + v.value
+    while p != end:
+        v = get_tag(p, end, fault)
+        if v.p == NULL:
+            return broken(fault, b"ProtocolStatus", 0)
+        p = v.p
+        tag = v.value
+        if tag == ProtocolStatus_code_TAG:
+            v = get_varint(p, end, fault)
+            p = v.p
+            head.status_code = <int32_t> v.value
+        elif tag == ProtocolStatus_message_TAG:
+            p = get_string(p, end, &head.status_message, fault)
+        else:
+            p = skip(p, end, tag, fault)
+        if p == NULL:
+            return broken(fault, b"ProtocolStatus", tag)
+    return p
 
 
 cdef bint is_reply_arm(uint32_t tag) noexcept nogil:
@@ -454,50 +488,59 @@ cdef bint is_reply_arm(uint32_t tag) noexcept nogil:
     )
 
 
-cdef bint read_reply(Reader* r, ReplyHead* head, ReplyRows* rows) noexcept nogil:
+cdef bint read_reply(
+    const uint8_t* start, size_t size, ReplyHead* head, ReplyRows* rows, Fault* fault
+) noexcept nogil:
+    cdef const uint8_t* p = start
+    cdef const uint8_t* end = start + size
+    cdef uint32_t tag
+    cdef Varint v
     memset(head, 0, sizeof(ReplyHead))
-    while r.p != r.end:
-        if not read_tag(r):
+    while p != end:
+        v = get_tag(p, end, fault)
+        if v.p == NULL:
+            broken(fault, b"MxCommandReply", 0)
             return False
+        p = v.p
+        tag = v.value
         if (
-            r.tag == MxCommandReply_write_bulk_TAG
-            or r.tag == MxCommandReply_write2_bulk_TAG
-            or r.tag == MxCommandReply_write_secured_bulk_TAG
-            or r.tag == MxCommandReply_write_secured2_bulk_TAG
+            tag == MxCommandReply_write_bulk_TAG
+            or tag == MxCommandReply_write2_bulk_TAG
+            or tag == MxCommandReply_write_secured_bulk_TAG
+            or tag == MxCommandReply_write_secured2_bulk_TAG
         ):
-            if r.tag != head.arm:
+            if tag != head.arm:
                 # Another arm of the oneof: what came before it is gone.
-                head.arm = r.tag
+                head.arm = tag
                 head.is_bulk = True
                 head.rows = 0
-            if not read_results(r, head, rows):
-                return False
-        elif r.tag == MxCommandReply_session_id_TAG:
-            if not read_string(r, &head.session_id.data, &head.session_id.size):
-                return False
-        elif r.tag == MxCommandReply_correlation_id_TAG:
-            if not read_string(r, &head.correlation_id.data, &head.correlation_id.size):
-                return False
-        elif r.tag == MxCommandReply_kind_TAG:
-            if not read_int32(r, &head.command_kind):
-                return False
-        elif r.tag == MxCommandReply_protocol_status_TAG:
-            if not read_protocol_status(r, head):
-                return False
-        elif r.tag == MxCommandReply_hresult_TAG:
+            p = read_results(p, end, start, head, rows, fault)
+        elif tag == MxCommandReply_session_id_TAG:
+            p = get_string(p, end, &head.session_id, fault)
+        elif tag == MxCommandReply_correlation_id_TAG:
+            p = get_string(p, end, &head.correlation_id, fault)
+        elif tag == MxCommandReply_kind_TAG:
+            v = get_varint(p, end, fault)
+            p = v.p
+            head.command_kind = <int32_t> v.value
+        elif tag == MxCommandReply_protocol_status_TAG:
+            p = read_protocol_status(p, end, head, fault)
+        elif tag == MxCommandReply_hresult_TAG:
+            v = get_varint(p, end, fault)
+            p = v.p
             head.has_hresult = True
-            if not read_int32(r, &head.hresult):
-                return False
-        elif r.tag == MxCommandReply_diagnostic_message_TAG:
-            if not read_string(r, &head.diagnostic.data, &head.diagnostic.size):
-                return False
+            head.hresult = <int32_t> v.value
+        elif tag == MxCommandReply_diagnostic_message_TAG:
+            p = get_string(p, end, &head.diagnostic, fault)
         else:
-            if is_reply_arm(r.tag):
-                head.arm = r.tag
+            if is_reply_arm(tag):
+                head.arm = tag
                 head.is_bulk = False
                 head.rows = 0
-            if not skip_field(r, 0):
-                return False
+            p = skip(p, end, tag, fault)
+        if p == NULL:
+            broken(fault, b"MxCommandReply", tag)
+            return False
     return True
 
 
@@ -550,16 +593,16 @@ def decode_write_reply(data):
     cdef bytes message = as_bytes(data, "data")
     cdef const uint8_t* start = <const uint8_t*> PyBytes_AS_STRING(message)
     cdef size_t size = PyBytes_GET_SIZE(message)
-    cdef Reader r
     cdef ReplyHead head
     cdef ReplyRows rows
+    cdef Fault fault
     cdef bint fine
+    memset(&fault, 0, sizeof(fault))
     # Counted first, as columns are allocated exactly; nothing is kept of a broken message.
     with nogil:
-        open_reader(&r, start, size, b"MxCommandReply")
-        fine = read_reply(&r, &head, NULL)
+        fine = read_reply(start, size, &head, NULL, &fault)
     if not fine:
-        raise decode_error(&r)
+        raise decode_error(&fault, start)
     cdef WriteReply reply = WriteReply.__new__(WriteReply)
     cdef Py_ssize_t room = head.most
     item_handle = new_column(room, np.int32)
@@ -575,18 +618,17 @@ def decode_write_reply(data):
     rows.hresult = <int32_t*> (<Memory> memories[2]).view.buf
     rows.span = <int64_t*> (<Memory> memories[3]).view.buf
     with nogil:
-        open_reader(&r, start, size, b"MxCommandReply")
-        fine = read_reply(&r, &head, &rows)
+        fine = read_reply(start, size, &head, &rows, &fault)
     if not fine:
-        raise decode_error(&r)
+        raise decode_error(&fault, start)
     reply.message = message
-    reply.session_id = read_text(head.session_id.data, head.session_id.size)
-    reply.correlation_id = read_text(head.correlation_id.data, head.correlation_id.size)
+    reply.session_id = read_text(&head.session_id)
+    reply.correlation_id = read_text(&head.correlation_id)
     reply.command_kind = head.command_kind
     reply.status_code = head.status_code
-    reply.status_message = read_text(head.status_message.data, head.status_message.size)
+    reply.status_message = read_text(&head.status_message)
     reply.hresult_of_call = head.hresult if head.has_hresult else None
-    reply.diagnostic_message = read_text(head.diagnostic.data, head.diagnostic.size)
+    reply.diagnostic_message = read_text(&head.diagnostic)
     reply.has_results = head.is_bulk
     reply.item_handle = sealed(item_handle[: head.rows])
     reply.was_successful = sealed(was_successful[: head.rows])

@@ -74,39 +74,50 @@ cdef inline bint entry_field(uint32_t tag, int32_t kind, int* meaning) noexcept 
     return True
 
 
-cdef inline bint read_entry(Reader* r, RequestHead* head, RequestRows* rows, Py_ssize_t n, int32_t kind) noexcept nogil:
-    cdef size_t size
-    cdef const uint8_t* end = r.end
-    cdef const char* message = r.message
+cdef inline const uint8_t* read_entry(
+    const uint8_t* p, const uint8_t* end, const uint8_t* start, RequestRows* rows, Py_ssize_t n,
+    const int32_t kind, Fault* fault,
+) noexcept nogil:
     cdef Cell cell, time
     cdef int32_t handle = 0, user = 0, verifier = 0
-    cdef int meaning = 0
+    cdef int meaning
+    cdef uint32_t tag
+    cdef Varint v = get_length(p, end, fault)
+    if v.p == NULL:
+        return NULL
+    p = v.p
+    end = p + v.value
+    rows.span[n] = (p - start) << 32 | <int64_t> v.value
     clear_cell(&cell)
     clear_cell(&time)
-    if not read_length(r, &size):
-        return False
-    rows.span[n] = (r.p - r.start) << 32 | <int64_t> size
-    r.end = r.p + size
-    while r.p != r.end:
-        if not read_tag(r):
-            return False
-        if not entry_field(r.tag, kind, &meaning):
-            if not skip_field(r, 0):
-                return False
-        elif meaning == 1:
-            if not read_int32(r, &handle):
-                return False
+    while p != end:
+        v = get_tag(p, end, fault)
+        if v.p == NULL:
+            return broken(fault, b"WriteBulkEntry", 0)
+        p = v.p
+        tag = v.value
+        meaning = 0
+        entry_field(tag, kind, &meaning)
+        if meaning == 1:
+            v = get_varint(p, end, fault)
+            p = v.p
+            handle = <int32_t> v.value
         elif meaning == 2:
-            if not read_value(r, &cell):
-                return False
+            p = read_value_field(p, end, start, &cell, fault)
         elif meaning == 3:
-            if not read_value(r, &time):
-                return False
+            p = read_value_field(p, end, start, &time, fault)
         elif meaning == 4:
-            if not read_int32(r, &user):
-                return False
-        elif not read_int32(r, &verifier):
-            return False
+            v = get_varint(p, end, fault)
+            p = v.p
+            user = <int32_t> v.value
+        elif meaning == 5:
+            v = get_varint(p, end, fault)
+            p = v.p
+            verifier = <int32_t> v.value
+        else:
+            p = skip(p, end, tag, fault)
+        if p == NULL:
+            return broken(fault, b"WriteBulkEntry", tag)
     rows.item_handle[n] = handle
     rows.user_id[n] = user
     rows.verifier[n] = verifier
@@ -114,104 +125,124 @@ cdef inline bint read_entry(Reader* r, RequestHead* head, RequestRows* rows, Py_
     rows.kind[n] = cell.kind
     rows.payload[n] = cell.payload
     rows.value[n] = cell.value
-    r.end = end
-    r.message = message
-    return True
+    return p
 
 
-cdef bint read_entries(Reader* r, RequestHead* head, RequestRows* rows) noexcept nogil:
-    cdef size_t size
-    cdef const uint8_t* end = r.end
-    if not read_length(r, &size):
-        return False
-    r.end = r.p + size
-    while r.p != r.end:
-        if not read_tag(r):
-            return False
-        if r.tag == head.entry_tag:
+cdef const uint8_t* read_entries(
+    const uint8_t* p, const uint8_t* end, const uint8_t* start, RequestHead* head,
+    RequestRows* rows, Fault* fault,
+) noexcept nogil:
+    """Read one of the four bulk writes with its length; without `rows` entries are counted only."""
+    cdef uint32_t tag
+    cdef Py_ssize_t n = head.rows
+    cdef Varint v = get_length(p, end, fault)
+    if v.p == NULL:
+        return NULL
+    p = v.p
+    end = p + v.value
+    while p != end:
+        v = get_tag(p, end, fault)
+        if v.p == NULL:
+            return broken(fault, b"WriteBulkCommand", 0)
+        p = v.p
+        tag = v.value
+        if tag == head.entry_tag:
             if rows == NULL:
-                if not skip_field(r, 0):
-                    return False
+                p = skip(p, end, tag, fault)
             # A constant kind each, so that the reader of entries is specialised four times.
             elif head.arm_kind == MX_COMMAND_KIND_WRITE_BULK:
-                if not read_entry(r, head, rows, head.rows, MX_COMMAND_KIND_WRITE_BULK):
-                    return False
+                p = read_entry(p, end, start, rows, n, MX_COMMAND_KIND_WRITE_BULK, fault)
             elif head.arm_kind == MX_COMMAND_KIND_WRITE2_BULK:
-                if not read_entry(r, head, rows, head.rows, MX_COMMAND_KIND_WRITE2_BULK):
-                    return False
+                p = read_entry(p, end, start, rows, n, MX_COMMAND_KIND_WRITE2_BULK, fault)
             elif head.arm_kind == MX_COMMAND_KIND_WRITE_SECURED_BULK:
-                if not read_entry(r, head, rows, head.rows, MX_COMMAND_KIND_WRITE_SECURED_BULK):
-                    return False
-            elif not read_entry(r, head, rows, head.rows, MX_COMMAND_KIND_WRITE_SECURED2_BULK):
-                return False
-            head.rows += 1
-            head.most = max(head.most, head.rows)
-        elif r.tag == head.server_tag:
-            if not read_int32(r, &head.server_handle):
-                return False
-        elif not skip_field(r, 0):
-            return False
-    r.end = end
-    return True
+                p = read_entry(p, end, start, rows, n, MX_COMMAND_KIND_WRITE_SECURED_BULK, fault)
+            else:
+                p = read_entry(p, end, start, rows, n, MX_COMMAND_KIND_WRITE_SECURED2_BULK, fault)
+            n += 1
+        elif tag == head.server_tag:
+            v = get_varint(p, end, fault)
+            p = v.p
+            head.server_handle = <int32_t> v.value
+        else:
+            p = skip(p, end, tag, fault)
+        if p == NULL:
+            return broken(fault, b"WriteBulkCommand", tag)
+    head.rows = n
+    head.most = max(head.most, n)
+    return p
 
 
-cdef bint read_command(Reader* r, RequestHead* head, RequestRows* rows) noexcept nogil:
-    cdef size_t size
-    cdef const uint8_t* end = r.end
+cdef const uint8_t* read_command(
+    const uint8_t* p, const uint8_t* end, const uint8_t* start, RequestHead* head,
+    RequestRows* rows, Fault* fault,
+) noexcept nogil:
     cdef WriteShape shape
     cdef int kind
-    if not read_length(r, &size):
-        return False
-    r.end = r.p + size
-    r.message = b"MxCommand"
-    while r.p != r.end:
-        if not read_tag(r):
-            return False
-        if r.tag == MxCommand_kind_TAG:
-            if not read_int32(r, &head.command_kind):
-                return False
-            continue
-        if r.tag != head.arm:
+    cdef uint32_t tag
+    cdef Varint v = get_length(p, end, fault)
+    if v.p == NULL:
+        return NULL
+    p = v.p
+    end = p + v.value
+    while p != end:
+        v = get_tag(p, end, fault)
+        if v.p == NULL:
+            return broken(fault, b"MxCommand", 0)
+        p = v.p
+        tag = v.value
+        if tag != head.arm:
             for kind in range(4):
                 choose_shape(&shape, kind & 1, kind & 2)
-                if r.tag == shape.payload_tag:
-                    head.arm = r.tag
+                if tag == shape.payload_tag:
+                    head.arm = tag
                     head.arm_kind = shape.command_kind
                     head.entry_tag = shape.entry_tag
                     head.server_tag = shape.server_handle_tag
                     head.server_handle = 0
                     head.rows = 0
                     break
-        if r.tag == head.arm:
-            if not read_entries(r, head, rows):
-                return False
+        if tag == MxCommand_kind_TAG:
+            v = get_varint(p, end, fault)
+            p = v.p
+            head.command_kind = <int32_t> v.value
+        elif tag == head.arm:
+            p = read_entries(p, end, start, head, rows, fault)
         else:
-            if r.tag & 7 == WIRE_LENGTH:
+            if tag & 7 == WIRE_LENGTH:
                 # Another command's payload, or nothing we know: not for this reader.
                 head.arm = 0
                 head.arm_kind = 0
-            if not skip_field(r, 0):
-                return False
-    r.end = end
-    r.message = b"MxCommandRequest"
-    return True
+            p = skip(p, end, tag, fault)
+        if p == NULL:
+            return broken(fault, b"MxCommand", tag)
+    return p
 
 
-cdef bint read_request(Reader* r, RequestHead* head, RequestRows* rows) noexcept nogil:
+cdef bint read_request(
+    const uint8_t* start, size_t size, RequestHead* head, RequestRows* rows, Fault* fault
+) noexcept nogil:
+    cdef const uint8_t* p = start
+    cdef const uint8_t* end = start + size
+    cdef uint32_t tag
+    cdef Varint v
     memset(head, 0, sizeof(RequestHead))
-    while r.p != r.end:
-        if not read_tag(r):
+    while p != end:
+        v = get_tag(p, end, fault)
+        if v.p == NULL:
+            broken(fault, b"MxCommandRequest", 0)
             return False
-        if r.tag == MxCommandRequest_session_id_TAG:
-            if not read_string(r, &head.session_id.data, &head.session_id.size):
-                return False
-        elif r.tag == MxCommandRequest_client_correlation_id_TAG:
-            if not read_string(r, &head.correlation_id.data, &head.correlation_id.size):
-                return False
-        elif r.tag == MxCommandRequest_command_TAG:
-            if not read_command(r, head, rows):
-                return False
-        elif not skip_field(r, 0):
+        p = v.p
+        tag = v.value
+        if tag == MxCommandRequest_session_id_TAG:
+            p = get_string(p, end, &head.session_id, fault)
+        elif tag == MxCommandRequest_client_correlation_id_TAG:
+            p = get_string(p, end, &head.correlation_id, fault)
+        elif tag == MxCommandRequest_command_TAG:
+            p = read_command(p, end, start, head, rows, fault)
+        else:
+            p = skip(p, end, tag, fault)
+        if p == NULL:
+            broken(fault, b"MxCommandRequest", tag)
             return False
     return True
 
@@ -270,15 +301,15 @@ def decode_write_request(data):
     cdef bytes message = as_bytes(data, "data")
     cdef const uint8_t* start = <const uint8_t*> PyBytes_AS_STRING(message)
     cdef size_t size = PyBytes_GET_SIZE(message)
-    cdef Reader r
     cdef RequestHead head
     cdef RequestRows rows
+    cdef Fault fault
     cdef bint fine
+    memset(&fault, 0, sizeof(fault))
     with nogil:
-        open_reader(&r, start, size, b"MxCommandRequest")
-        fine = read_request(&r, &head, NULL)
+        fine = read_request(start, size, &head, NULL, &fault)
     if not fine:
-        raise decode_error(&r)
+        raise decode_error(&fault, start)
     if head.arm_kind == 0 or head.arm_kind != head.command_kind:
         return None
     cdef Py_ssize_t room = head.most
@@ -302,16 +333,15 @@ def decode_write_request(data):
     rows.value = <double*> (<Memory> memories[6]).view.buf
     rows.span = <int64_t*> (<Memory> memories[7]).view.buf
     with nogil:
-        open_reader(&r, start, size, b"MxCommandRequest")
-        fine = read_request(&r, &head, &rows)
+        fine = read_request(start, size, &head, &rows, &fault)
     if not fine:
-        raise decode_error(&r)
+        raise decode_error(&fault, start)
     if head.rows != room:
         columns = tuple([column[: head.rows] for column in columns])
     cdef WriteRequest request = WriteRequest.__new__(WriteRequest)
     request.message = message
-    request.session_id = read_text(head.session_id.data, head.session_id.size)
-    request.correlation_id = read_text(head.correlation_id.data, head.correlation_id.size)
+    request.session_id = read_text(&head.session_id)
+    request.correlation_id = read_text(&head.correlation_id)
     request.command_kind = head.command_kind
     request.server_handle = head.server_handle
     request.item_handle = sealed(columns[0])

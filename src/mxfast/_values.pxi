@@ -39,120 +39,120 @@ cdef inline void clear_cell(Cell* cell) noexcept nogil:
     cell.nanos = 0
 
 
-cdef inline bint read_timestamp(Reader* r, int64_t* seconds, int64_t* nanos) noexcept nogil:
+cdef inline const uint8_t* read_timestamp(
+    const uint8_t* p, const uint8_t* end, int64_t* seconds, int64_t* nanos, Fault* fault
+) noexcept nogil:
     """Read a google.protobuf.Timestamp, whose two fields are 1 and 2 for ever."""
-    cdef size_t size
-    cdef const uint8_t* end = r.end
-    cdef const char* message = r.message
-    cdef int32_t short_nanos
-    if not read_length(r, &size):
-        return False
-    r.end = r.p + size
-    r.message = b"Timestamp"
-    while r.p != r.end:
-        if not read_tag(r):
-            return False
-        if r.tag == (1 << 3 | WIRE_VARINT):
-            if not read_int64(r, seconds):
-                return False
-        elif r.tag == (2 << 3 | WIRE_VARINT):
-            if not read_int32(r, &short_nanos):
-                return False
-            nanos[0] = short_nanos
-        elif not skip_field(r, 0):
-            return False
-    r.end = end
-    r.message = message
-    return True
+    cdef uint32_t tag
+    cdef Varint v = get_length(p, end, fault)
+    if v.p == NULL:
+        return NULL
+    p = v.p
+    end = p + v.value
+    while p != end:
+        v = get_tag(p, end, fault)
+        if v.p == NULL:
+            return broken(fault, b"Timestamp", 0)
+        p = v.p
+        tag = v.value
+        if tag == (1 << 3 | WIRE_VARINT):
+            v = get_varint(p, end, fault)
+            p = v.p
+            seconds[0] = <int64_t> v.value
+        elif tag == (2 << 3 | WIRE_VARINT):
+            v = get_varint(p, end, fault)
+            p = v.p
+            nanos[0] = <int32_t> v.value
+        else:
+            p = skip(p, end, tag, fault)
+        if p == NULL:
+            return broken(fault, b"Timestamp", tag)
+    return p
 
 
-cdef inline bint read_value(Reader* r, Cell* cell) noexcept nogil:
-    """Read an MxValue's length and body into the cell; merges into what the cell holds."""
-    cdef size_t size
-    cdef const uint8_t* end = r.end
-    cdef const char* message = r.message
-    if not read_length(r, &size):
-        return False
-    r.end = r.p + size
-    r.message = b"MxValue"
-    if not read_value_body(r, cell):
-        return False
-    r.end = end
-    r.message = message
-    return True
+cdef const uint8_t* read_value(
+    const uint8_t* p, const uint8_t* end, const uint8_t* start, Cell* cell, Fault* fault
+) noexcept nogil:
+    """Read an MxValue's body into the cell; merges into what the cell holds.
 
-
-cdef bint read_value_body(Reader* r, Cell* cell) noexcept nogil:
-    cdef const uint8_t* data
-    cdef size_t size
-    cdef uint64_t raw
-    cdef int32_t narrow
+    Offsets count from `start`.
+    """
+    cdef uint32_t tag
+    cdef Varint v
+    cdef Span span
     cdef float single
     cdef double number
-    while r.p != r.end:
-        if not read_tag(r):
-            return False
-        if r.tag == MxValue_double_value_TAG:
-            if not read_fixed(r, &number, 8):
-                return False
-            cell.kind = KIND_DOUBLE
-            cell.value = number
-            cell.payload = mxf_bits_of(number)
-        elif r.tag == MxValue_data_type_TAG:
-            if not read_varint(r, &raw):
-                return False
-        elif r.tag == MxValue_variant_type_TAG:
-            if not read_string(r, &data, &size):
-                return False
-        elif r.tag == MxValue_int32_value_TAG:
-            if not read_int32(r, &narrow):
-                return False
-            cell.kind = KIND_INT32
-            cell.payload = narrow
-            cell.value = narrow
-        elif r.tag == MxValue_bool_value_TAG:
-            if not read_varint(r, &raw):
-                return False
-            cell.kind = KIND_BOOL
-            cell.payload = raw != 0
-            cell.value = raw != 0
-        elif r.tag == MxValue_float_value_TAG:
-            if not read_fixed(r, &single, 4):
-                return False
-            cell.kind = KIND_FLOAT
-            cell.value = single
-            cell.payload = mxf_bits_of(single)
-        elif r.tag == MxValue_int64_value_TAG:
-            if not read_int64(r, &cell.payload):
-                return False
-            cell.kind = KIND_INT64
-            cell.value = <double> cell.payload
-        elif r.tag == MxValue_string_value_TAG or r.tag == MxValue_raw_value_TAG:
-            cell.kind = KIND_STRING if r.tag == MxValue_string_value_TAG else KIND_RAW
-            if not read_span(r, &data, &size):
-                return False
-            if cell.kind == KIND_STRING and not utf8_ok(data, size):
-                return fail(r, b"is no valid UTF-8")
-            cell.payload = (data - r.start) << 32 | <int64_t> size
-            cell.value = MXF_NAN
-        elif r.tag == MxValue_timestamp_value_TAG:
+    while p != end:
+        v = get_tag(p, end, fault)
+        if v.p == NULL:
+            return broken(fault, b"MxValue", 0)
+        p = v.p
+        tag = v.value
+        if tag == MxValue_double_value_TAG:
+            p = get_fixed(p, end, &number, 8, fault)
+            if p != NULL:
+                set_number(cell, KIND_DOUBLE, mxf_bits_of(number), number)
+        elif tag == MxValue_data_type_TAG:
+            p = get_varint(p, end, fault).p
+        elif tag == MxValue_variant_type_TAG:
+            p = get_string(p, end, &span, fault)
+        elif tag == MxValue_int32_value_TAG:
+            v = get_varint(p, end, fault)
+            p = v.p
+            set_number(cell, KIND_INT32, <int32_t> v.value, <int32_t> v.value)
+        elif tag == MxValue_bool_value_TAG:
+            v = get_varint(p, end, fault)
+            p = v.p
+            set_number(cell, KIND_BOOL, v.value != 0, v.value != 0)
+        elif tag == MxValue_float_value_TAG:
+            p = get_fixed(p, end, &single, 4, fault)
+            if p != NULL:
+                set_number(cell, KIND_FLOAT, mxf_bits_of(single), single)
+        elif tag == MxValue_int64_value_TAG:
+            v = get_varint(p, end, fault)
+            p = v.p
+            set_number(cell, KIND_INT64, <int64_t> v.value, <double> <int64_t> v.value)
+        elif tag == MxValue_string_value_TAG:
+            p = get_string(p, end, &span, fault)
+            if p != NULL:
+                set_number(cell, KIND_STRING, (span.data - start) << 32 | span.size, MXF_NAN)
+        elif tag == MxValue_raw_value_TAG:
+            p = get_span(p, end, &span, fault)
+            if p != NULL:
+                set_number(cell, KIND_RAW, (span.data - start) << 32 | span.size, MXF_NAN)
+        elif tag == MxValue_timestamp_value_TAG:
             if cell.kind != KIND_TIMESTAMP:
                 cell.seconds = cell.nanos = 0
-            if not read_timestamp(r, &cell.seconds, &cell.nanos):
-                return False
-            cell.kind = KIND_TIMESTAMP
-            cell.payload = nanoseconds(cell.seconds, cell.nanos)
-            cell.value = MXF_NAN
-        elif r.tag == MxValue_array_value_TAG or r.tag == MxValue_sparse_array_value_TAG:
-            # Read on demand from the row's bytes.
-            cell.kind = KIND_ARRAY if r.tag == MxValue_array_value_TAG else KIND_SPARSE_ARRAY
-            cell.payload = 0
-            cell.value = MXF_NAN
-            if not skip_field(r, 0):
-                return False
-        elif not skip_field(r, 0):
-            return False
-    return True
+            p = read_timestamp(p, end, &cell.seconds, &cell.nanos, fault)
+            set_number(cell, KIND_TIMESTAMP, nanoseconds(cell.seconds, cell.nanos), MXF_NAN)
+        elif tag == MxValue_array_value_TAG:
+            # Read on demand from the row's bytes, as is a sparse array.
+            p = skip(p, end, tag, fault)
+            set_number(cell, KIND_ARRAY, 0, MXF_NAN)
+        elif tag == MxValue_sparse_array_value_TAG:
+            p = skip(p, end, tag, fault)
+            set_number(cell, KIND_SPARSE_ARRAY, 0, MXF_NAN)
+        else:
+            p = skip(p, end, tag, fault)
+        if p == NULL:
+            return broken(fault, b"MxValue", tag)
+    return p
+
+
+cdef inline void set_number(Cell* cell, int kind, int64_t payload, double value) noexcept nogil:
+    cell.kind = kind
+    cell.payload = payload
+    cell.value = value
+
+
+cdef inline const uint8_t* read_value_field(
+    const uint8_t* p, const uint8_t* end, const uint8_t* start, Cell* cell, Fault* fault
+) noexcept nogil:
+    """Read an MxValue with its length."""
+    cdef Varint v = get_length(p, end, fault)
+    if v.p == NULL:
+        return NULL
+    return read_value(v.p, v.p + v.value, start, cell, fault)
 
 
 # ---------------------------------------------------------------- whole arrays
@@ -284,53 +284,20 @@ cdef bytes varint_bytes(number):
     return (<char*> buffer)[: put_varint(buffer, number) - buffer]
 
 
-cdef Py_ssize_t read_elements(Reader* r, int kind, uint32_t packed, uint32_t single, uint8_t* out, Py_ssize_t at) noexcept nogil:
-    """Read an XxxArray's body; returns how many elements there are now, or -1.
-
-    Without `out` they are counted only, `at` being those there were before.
-    """
-    cdef const uint8_t* end = r.end
-    cdef size_t size
-    while r.p != end:
-        if not read_tag(r):
-            return -1
-        if r.tag == packed:
-            if not read_length(r, &size):
-                return -1
-            r.end = r.p + size
-            if kind == KIND_DOUBLE or kind == KIND_FLOAT:
-                # All of one width: a single copy.
-                if size % (8 if kind == KIND_DOUBLE else 4):
-                    fail(r, b"is cut off inside a fixed-size field")
-                    return -1
-                if out != NULL:
-                    memcpy(out + at * (8 if kind == KIND_DOUBLE else 4), r.p, size)
-                at += size // (8 if kind == KIND_DOUBLE else 4)
-                r.p = r.end
-            else:
-                while r.p != r.end:
-                    if not read_element(r, kind, out, at):
-                        return -1
-                    at += 1
-            r.end = end
-        elif r.tag == single:
-            if not read_element(r, kind, out, at):
-                return -1
-            at += 1
-        elif not skip_field(r, 0):
-            return -1
-    return at
-
-
-cdef inline bint read_element(Reader* r, int kind, uint8_t* out, Py_ssize_t at) noexcept nogil:
+cdef inline const uint8_t* read_element(
+    const uint8_t* p, const uint8_t* end, int kind, uint8_t* out, Py_ssize_t at, Fault* fault
+) noexcept nogil:
+    """Read one element; without `out` only pass over it."""
     cdef uint64_t raw
+    cdef Varint v
     if kind == KIND_DOUBLE or kind == KIND_FLOAT:
-        if not read_fixed(r, &raw, 8 if kind == KIND_DOUBLE else 4):
-            return False
-    elif not read_varint(r, &raw):
-        return False
-    if out == NULL:
-        return True
+        p = get_fixed(p, end, &raw, 8 if kind == KIND_DOUBLE else 4, fault)
+    else:
+        v = get_varint(p, end, fault)
+        p = v.p
+        raw = v.value
+    if p == NULL or out == NULL:
+        return p
     if kind == KIND_BOOL:
         out[at] = raw != 0
     elif kind == KIND_INT32:
@@ -339,97 +306,149 @@ cdef inline bint read_element(Reader* r, int kind, uint8_t* out, Py_ssize_t at) 
         memcpy(out + 4 * at, &raw, 4)
     else:
         (<uint64_t*> out)[at] = raw
-    return True
+    return p
 
 
-cdef list spans_of(const uint8_t* start, size_t size, uint32_t wanted, const char* message):
+cdef const uint8_t* read_elements(
+    const uint8_t* p, const uint8_t* end, int kind, uint32_t packed, uint32_t single,
+    uint8_t* out, Py_ssize_t* count, Fault* fault,
+) noexcept nogil:
+    """Read an XxxArray's body behind the `count` elements there are; without `out` only count."""
+    cdef const uint8_t* stop
+    cdef uint32_t tag
+    cdef Varint v
+    cdef size_t width = 8 if kind == KIND_DOUBLE else 4 if kind == KIND_FLOAT else 0
+    while p != end:
+        v = get_tag(p, end, fault)
+        if v.p == NULL:
+            return broken(fault, b"MxArray", 0)
+        p = v.p
+        tag = v.value
+        if tag == packed:
+            v = get_length(p, end, fault)
+            if v.p == NULL:
+                return broken(fault, b"MxArray", tag)
+            p = v.p
+            stop = p + v.value
+            if width:
+                # All of one width: a single copy.
+                if v.value % width:
+                    fail(fault, stop, b"is cut off inside a fixed-size field")
+                    return broken(fault, b"MxArray", tag)
+                if out != NULL:
+                    memcpy(out + count[0] * width, p, v.value)
+                count[0] += v.value // width
+                p = stop
+            while p != stop:
+                p = read_element(p, stop, kind, out, count[0], fault)
+                if p == NULL:
+                    return broken(fault, b"MxArray", tag)
+                count[0] += 1
+        elif tag == single:
+            p = read_element(p, end, kind, out, count[0], fault)
+            count[0] += 1
+        else:
+            p = skip(p, end, tag, fault)
+        if p == NULL:
+            return broken(fault, b"MxArray", tag)
+    return p
+
+
+cdef list spans_of(bytes message, uint32_t wanted, const char* name):
     """Every occurrence of one length-delimited field: [(offset, size), ...]."""
-    cdef Reader r
-    cdef const uint8_t* data
-    cdef size_t length
+    cdef const uint8_t* start = <const uint8_t*> PyBytes_AS_STRING(message)
+    cdef const uint8_t* p = start
+    cdef const uint8_t* end = start + PyBytes_GET_SIZE(message)
+    cdef Fault fault
+    cdef Varint v
+    cdef Span span
+    cdef uint32_t tag
     cdef list spans = []
-    open_reader(&r, start, size, message)
-    while r.p != r.end:
-        if not read_tag(&r):
-            raise decode_error(&r)
-        if r.tag == wanted:
-            if not read_span(&r, &data, &length):
-                raise decode_error(&r)
-            spans.append((data - start, length))
-        elif not skip_field(&r, 0):
-            raise decode_error(&r)
+    memset(&fault, 0, sizeof(fault))
+    while p != end:
+        v = get_tag(p, end, &fault)
+        tag = v.value if v.p != NULL else 0
+        if tag == wanted:
+            p = get_span(v.p, end, &span, &fault)
+            if p != NULL:
+                spans.append((span.data - start, span.size))
+        elif tag:
+            p = skip(v.p, end, tag, &fault)
+        else:
+            p = NULL
+        if p == NULL:
+            broken(&fault, name, tag)
+            raise decode_error(&fault, start)
     return spans
 
 
 cdef bytes merged_field(bytes message, uint32_t wanted, const char* name):
     """One submessage field's bytes; several occurrences merge, which is concatenation."""
-    return b"".join([
-        message[offset : offset + size]
-        for offset, size in spans_of(
-            <const uint8_t*> PyBytes_AS_STRING(message), PyBytes_GET_SIZE(message), wanted, name
-        )
-    ])
+    return b"".join(
+        [message[offset : offset + size] for offset, size in spans_of(message, wanted, name)]
+    )
 
 
 cdef object decode_array(bytes message):
     """The elements of an MxArray's bytes, in its dimensions where those fit."""
-    cdef Reader r
-    cdef const uint8_t* data
-    cdef const uint8_t* end
-    cdef size_t size
-    cdef uint64_t extent
-    cdef int kind = KIND_NONE
-    cdef Py_ssize_t n = 0
+    cdef const uint8_t* start = <const uint8_t*> PyBytes_AS_STRING(message)
+    cdef const uint8_t* p = start
+    cdef const uint8_t* end = start + PyBytes_GET_SIZE(message)
+    cdef const uint8_t* stop
+    cdef Fault fault
+    cdef Varint v
+    cdef Span span
+    cdef uint32_t tag
     cdef uint32_t arm = 0
     cdef uint32_t packed, single
-    cdef int found
+    cdef int kind = KIND_NONE
     cdef list dimensions = []
     cdef list parts = []            # the current arm's bodies
-    open_reader(&r, <const uint8_t*> PyBytes_AS_STRING(message), PyBytes_GET_SIZE(message), b"MxArray")
-    while r.p != r.end:
-        if not read_tag(&r):
-            raise decode_error(&r)
-        if r.tag == MxArray_dimensions_TAG:
-            if not read_varint(&r, &extent):
-                raise decode_error(&r)
-            dimensions.append(<uint32_t> extent)
-        elif r.tag == MxArray_dimensions_PACKED:
-            if not read_length(&r, &size):
-                raise decode_error(&r)
-            end = r.end
-            r.end = r.p + size
-            while r.p != r.end:
-                if not read_varint(&r, &extent):
-                    raise decode_error(&r)
-                dimensions.append(<uint32_t> extent)
-            r.end = end
-        else:
-            found = array_kind(r.tag)
-            if found == KIND_NONE:
-                if not skip_field(&r, 0):
-                    raise decode_error(&r)
-                continue
-            if r.tag != arm:
+    memset(&fault, 0, sizeof(fault))
+    while p != end:
+        v = get_tag(p, end, &fault)
+        p = v.p
+        tag = v.value if p != NULL else 0
+        if p == NULL:
+            pass
+        elif tag == MxArray_dimensions_TAG:
+            v = get_varint(p, end, &fault)
+            p = v.p
+            dimensions.append(<uint32_t> v.value)
+        elif tag == MxArray_dimensions_PACKED:
+            p = get_span(p, end, &span, &fault)
+            if p != NULL:
+                p = span.data
+                stop = span.data + span.size
+                while p != stop and p != NULL:
+                    v = get_varint(p, stop, &fault)
+                    p = v.p
+                    dimensions.append(<uint32_t> v.value)
+        elif array_kind(tag) != KIND_NONE:
+            if tag != arm:
                 parts.clear()       # a oneof keeps its last arm
-                kind = found
-                arm = r.tag
-            if not read_span(&r, &data, &size):
-                raise decode_error(&r)
-            parts.append((data - r.start, size))
+                kind = array_kind(tag)
+                arm = tag
+            p = get_span(p, end, &span, &fault)
+            if p != NULL:
+                parts.append((span.data - start, span.size))
+        else:
+            p = skip(p, end, tag, &fault)
+        if p == NULL:
+            broken(&fault, b"MxArray", tag)
+            raise decode_error(&fault, start)
     if kind == KIND_STRING or kind == KIND_RAW or kind == KIND_TIMESTAMP:
         array = decode_objects(message, kind, parts)
     elif kind == KIND_NONE:
         array = np.empty(0, np.float64)
     else:
         array_tags(kind, &arm, &packed, &single)
-        n = fill_array(message, parts, kind, packed, single, NULL)
-        array = np.empty(n, ELEMENT_DTYPES[kind])
-        if n:
-            memory = memory_of(array, PyBUF_WRITABLE)
-            fill_array(message, parts, kind, packed, single, <uint8_t*> (<Memory> memory).view.buf)
+        array = np.empty(fill_array(message, parts, kind, packed, single, NULL), ELEMENT_DTYPES[kind])
+        memory = memory_of(array, PyBUF_WRITABLE)
+        fill_array(message, parts, kind, packed, single, <uint8_t*> (<Memory> memory).view.buf)
     count = 1
-    for extent_ in dimensions:
-        count *= extent_
+    for extent in dimensions:
+        count *= extent
     if dimensions and count == array.size:
         array = array.reshape(dimensions)
     return array
@@ -455,24 +474,35 @@ cdef int array_kind(uint32_t tag) noexcept nogil:
     return KIND_NONE
 
 
-cdef Py_ssize_t fill_array(bytes message, list parts, int kind, uint32_t packed, uint32_t single, uint8_t* out) except -1:
-    cdef Reader r
-    cdef Py_ssize_t n = 0
+cdef Py_ssize_t fill_array(
+    bytes message, list parts, int kind, uint32_t packed, uint32_t single, uint8_t* out
+) except -1:
     cdef const uint8_t* start = <const uint8_t*> PyBytes_AS_STRING(message)
+    cdef const uint8_t* p
+    cdef size_t length
+    cdef Py_ssize_t n = 0
+    cdef Fault fault
+    memset(&fault, 0, sizeof(fault))
     for offset, size in parts:
-        open_reader(&r, start, <size_t> offset + <size_t> size, b"MxArray")
-        r.p = start + <size_t> offset
-        n = read_elements(&r, kind, packed, single, out, n)
-        if n < 0:
-            raise decode_error(&r)
+        p = start + <size_t> offset
+        length = size
+        with nogil:
+            p = read_elements(p, p + length, kind, packed, single, out, &n, &fault)
+        if p == NULL:
+            raise decode_error(&fault, start)
     return n
 
 
 cdef object decode_objects(bytes message, int kind, list parts):
     """Strings, raw values and timestamps: one length-delimited field an element."""
     cdef const uint8_t* start = <const uint8_t*> PyBytes_AS_STRING(message)
+    cdef const uint8_t* p
+    cdef const uint8_t* end
+    cdef Fault fault
+    cdef Varint v
+    cdef Span span
+    cdef uint32_t tag
     cdef uint32_t wanted
-    cdef Reader r
     cdef int64_t seconds, nanos
     if kind == KIND_STRING:
         wanted = StringArray_values_TAG
@@ -481,40 +511,38 @@ cdef object decode_objects(bytes message, int kind, list parts):
     else:
         wanted = TimestampArray_values_TAG
     cdef list elements = []
+    memset(&fault, 0, sizeof(fault))
     for offset, size in parts:
-        open_reader(&r, start, <size_t> offset + <size_t> size, b"MxArray")
-        r.p = start + <size_t> offset
-        while r.p != r.end:
-            if not read_tag(&r):
-                raise decode_error(&r)
-            if r.tag != wanted:
-                if not skip_field(&r, 0):
-                    raise decode_error(&r)
+        p = start + <size_t> offset
+        end = p + <size_t> size
+        while p != end:
+            v = get_tag(p, end, &fault)
+            p = v.p
+            tag = v.value if p != NULL else 0
+            if p == NULL:
+                pass
+            elif tag != wanted:
+                p = skip(p, end, tag, &fault)
             elif kind == KIND_TIMESTAMP:
                 seconds = nanos = 0
-                if not read_timestamp(&r, &seconds, &nanos):
-                    raise decode_error(&r)
+                p = read_timestamp(p, end, &seconds, &nanos, &fault)
                 elements.append(nanoseconds(seconds, nanos))
+            elif kind == KIND_RAW:
+                p = get_span(p, end, &span, &fault)
+                if p != NULL:
+                    elements.append(PyBytes_FromStringAndSize(<const char*> span.data, span.size))
             else:
-                elements.append(read_object(&r, kind))
+                p = get_string(p, end, &span, &fault)
+                if p != NULL:
+                    elements.append(read_text(&span))
+            if p == NULL:
+                broken(&fault, b"MxArray", tag)
+                raise decode_error(&fault, start)
     if kind == KIND_TIMESTAMP:
         return np.array(elements, np.int64).view("datetime64[ns]")
     array = np.empty(len(elements), object)
     array[:] = elements
     return array
-
-
-cdef object read_object(Reader* r, int kind):
-    cdef const uint8_t* data
-    cdef size_t size
-    if not read_span(r, &data, &size):
-        raise decode_error(r)
-    if kind == KIND_RAW:
-        return PyBytes_FromStringAndSize(<const char*> data, size)
-    if not utf8_ok(data, size):
-        fail(r, b"is no valid UTF-8")
-        raise decode_error(r)
-    return read_text(data, size)
 
 
 def decode_value(data):
@@ -540,12 +568,13 @@ def decode_value(data):
         No valid message; has ``offset`` and ``field``.
     """
     cdef bytes message = as_bytes(data, "data")
+    cdef const uint8_t* start = <const uint8_t*> PyBytes_AS_STRING(message)
     cdef Cell cell
-    cdef Reader r
+    cdef Fault fault
+    memset(&fault, 0, sizeof(fault))
     clear_cell(&cell)
-    open_reader(&r, <const uint8_t*> PyBytes_AS_STRING(message), PyBytes_GET_SIZE(message), b"MxValue")
-    if not read_value_body(&r, &cell):
-        raise decode_error(&r)
+    if read_value(start, start + PyBytes_GET_SIZE(message), start, &cell, &fault) == NULL:
+        raise decode_error(&fault, start)
     if cell.kind == KIND_ARRAY:
         return decode_array(merged_field(message, MxValue_array_value_TAG, b"MxValue"))
     if cell.kind == KIND_SPARSE_ARRAY:

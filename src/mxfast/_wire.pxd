@@ -54,93 +54,99 @@ cdef inline uint8_t* put_bytes(uint8_t* out, const void* data, size_t size) noex
 
 
 # ---------------------------------------------------------------- reading
+#
+# Readers take the cursor by value and return it moved, NULL where the bytes are broken: it
+# stays in a register, where a cursor behind a pointer would be stored and loaded again
+# around every write to a column. What is broken is noted on the cold path only.
 
-ctypedef struct Reader:
-    const uint8_t* p           # next byte
-    const uint8_t* end         # end of the message being read
-    const uint8_t* start       # first byte of the outermost message: offsets count from here
-    const char* message        # name of the message being read
-    const char* problem        # NULL, or what is wrong
-    uint32_t tag               # the tag last read
+ctypedef struct Fault:
+    const uint8_t* at          # where it was found
+    const char* problem        # what is wrong; NULL where nothing is
+    const char* message        # the innermost message it was found in
+    uint32_t tag               # and the tag last read there; 0 where that is what is broken
+
+ctypedef struct Varint:
+    const uint8_t* p           # behind the varint, or NULL
+    uint64_t value
+
+ctypedef struct Span:
+    const uint8_t* data
+    size_t size
 
 
-cdef inline bint fail(Reader* r, const char* problem) noexcept nogil:
-    # Keeps the first problem: a caller that gives up cannot overwrite it.
-    if r.problem == NULL:
-        r.problem = problem
-    return False
+cdef inline const uint8_t* fail(Fault* fault, const uint8_t* at, const char* problem) noexcept nogil:
+    fault.at = at
+    fault.problem = problem
+    return NULL
 
 
-cdef inline bint read_long_varint(Reader* r, uint64_t* value) noexcept nogil:
-    cdef uint64_t result = 0
+cdef inline const uint8_t* broken(Fault* fault, const char* message, uint32_t tag) noexcept nogil:
+    # The innermost message comes first, as the failure goes outwards: it stays.
+    if fault.message == NULL:
+        fault.message = message
+        fault.tag = tag
+    return NULL
+
+
+cdef inline Varint long_varint(const uint8_t* p, const uint8_t* end, Fault* fault) noexcept nogil:
+    cdef Varint v
     cdef uint64_t byte
     cdef int shift = 0
+    v.value = 0
     while shift < 70:
-        if r.p == r.end:
-            return fail(r, b"is cut off inside a varint")
-        byte = r.p[0]
-        r.p += 1
-        result |= (byte & 0x7f) << shift
+        if p == end:
+            v.p = fail(fault, p, b"is cut off inside a varint")
+            return v
+        byte = p[0]
+        p += 1
+        v.value |= (byte & 0x7f) << shift
         if byte < 0x80:
             if shift == 63 and byte > 1:
-                return fail(r, b"has a varint of more than 64 bits")
-            value[0] = result
-            return True
+                break
+            v.p = p
+            return v
         shift += 7
-    return fail(r, b"has a varint of more than ten bytes")
+    v.p = fail(fault, p, b"has a varint of more than 64 bits")
+    return v
 
 
-cdef inline bint read_varint(Reader* r, uint64_t* value) noexcept nogil:
-    if r.p != r.end and r.p[0] < 0x80:
-        value[0] = r.p[0]
-        r.p += 1
-        return True
-    return read_long_varint(r, value)
+cdef inline Varint get_varint(const uint8_t* p, const uint8_t* end, Fault* fault) noexcept nogil:
+    cdef Varint v
+    if p != end and p[0] < 0x80:
+        v.value = p[0]
+        v.p = p + 1
+        return v
+    return long_varint(p, end, fault)
 
 
-cdef inline bint read_tag(Reader* r) noexcept nogil:
+cdef inline Varint get_tag(const uint8_t* p, const uint8_t* end, Fault* fault) noexcept nogil:
     # A tag is a varint of at most five bytes and 32 bits, its field number not 0.
-    cdef uint64_t value
-    cdef const uint8_t* before = r.p
-    if not read_varint(r, &value):
-        return False
-    if value > 0xffffffffU or r.p - before > 5:
-        return fail(r, b"has a tag of more than 32 bits")
-    if value < 8:
-        return fail(r, b"has a field number 0")
-    r.tag = <uint32_t> value
-    return True
+    cdef Varint v = get_varint(p, end, fault)
+    if v.p != NULL:
+        if v.value > 0xffffffffU or v.p - p > 5:
+            v.p = fail(fault, p, b"has a tag of more than 32 bits")
+        elif v.value < 8:
+            v.p = fail(fault, p, b"has a field number 0")
+    return v
 
 
-cdef inline bint read_length(Reader* r, size_t* length) noexcept nogil:
-    cdef uint64_t value
-    cdef const uint8_t* before = r.p
-    if not read_varint(r, &value):
-        return False
-    if value > MAX_LENGTH or r.p - before > 5 or value > <uint64_t> (r.end - r.p):
-        return fail(r, b"has a length that reaches past its end")
-    length[0] = <size_t> value
-    return True
+cdef inline Varint get_length(const uint8_t* p, const uint8_t* end, Fault* fault) noexcept nogil:
+    """Read a length that fits in what is left."""
+    cdef Varint v = get_varint(p, end, fault)
+    if v.p != NULL and (
+        v.value > MAX_LENGTH or v.p - p > 5 or v.value > <uint64_t> (end - v.p)
+    ):
+        v.p = fail(fault, p, b"has a length that reaches past its end")
+    return v
 
 
-cdef inline bint read_int32(Reader* r, int32_t* value) noexcept nogil:
-    cdef uint64_t raw
-    if not read_varint(r, &raw):
-        return False
-    value[0] = <int32_t> <uint32_t> raw
-    return True
-
-
-cdef inline bint read_int64(Reader* r, int64_t* value) noexcept nogil:
-    return read_varint(r, <uint64_t*> value)
-
-
-cdef inline bint read_fixed(Reader* r, void* value, size_t size) noexcept nogil:
-    if size > <size_t> (r.end - r.p):
-        return fail(r, b"is cut off inside a fixed-size field")
-    memcpy(value, r.p, size)
-    r.p += size
-    return True
+cdef inline const uint8_t* get_fixed(
+    const uint8_t* p, const uint8_t* end, void* value, size_t size, Fault* fault
+) noexcept nogil:
+    if size > <size_t> (end - p):
+        return fail(fault, p, b"is cut off inside a fixed-size field")
+    memcpy(value, p, size)
+    return p + size
 
 
 cdef inline bint utf8_ok(const uint8_t* p, size_t size) noexcept nogil:
@@ -188,50 +194,68 @@ cdef inline bint utf8_ok(const uint8_t* p, size_t size) noexcept nogil:
     return True
 
 
-cdef inline bint read_span(Reader* r, const uint8_t** data, size_t* size) noexcept nogil:
-    if not read_length(r, size):
-        return False
-    data[0] = r.p
-    r.p += size[0]
-    return True
+cdef inline const uint8_t* get_span(
+    const uint8_t* p, const uint8_t* end, Span* span, Fault* fault
+) noexcept nogil:
+    cdef Varint v = get_length(p, end, fault)
+    if v.p == NULL:
+        return NULL
+    span.data = v.p
+    span.size = v.value
+    return v.p + v.value
 
 
-cdef inline bint read_string(Reader* r, const uint8_t** data, size_t* size) noexcept nogil:
-    if not read_span(r, data, size):
-        return False
-    if not utf8_ok(data[0], size[0]):
-        return fail(r, b"is no valid UTF-8")
-    return True
+cdef inline const uint8_t* get_string(
+    const uint8_t* p, const uint8_t* end, Span* span, Fault* fault
+) noexcept nogil:
+    p = get_span(p, end, span, fault)
+    if p != NULL and not utf8_ok(span.data, span.size):
+        return fail(fault, span.data, b"is no valid UTF-8")
+    return p
 
 
-cdef inline bint skip_field(Reader* r, int depth) noexcept nogil:
-    # Pass over the field whose tag was just read; of a group, all that is in it.
-    cdef uint32_t wire = r.tag & 7
-    cdef uint32_t group = r.tag >> 3
-    cdef uint64_t ignored
-    cdef size_t size
-    if wire == WIRE_VARINT:
-        return read_varint(r, &ignored)
-    if wire == WIRE_LENGTH:
-        if not read_length(r, &size):
-            return False
-        r.p += size
-        return True
-    if wire == WIRE_FIXED64:
-        return read_fixed(r, &ignored, 8)
-    if wire == WIRE_FIXED32:
-        return read_fixed(r, &ignored, 4)
-    if wire != WIRE_GROUP:
-        return fail(r, b"has an end of a group that never began, or a wire type that does not exist")
+cdef inline const uint8_t* skip_group(
+    const uint8_t* p, const uint8_t* end, uint32_t number, int depth, Fault* fault
+) noexcept nogil:
+    """Pass over a group and all that is in it."""
+    cdef Varint v
     if depth >= MAX_DEPTH:
-        return fail(r, b"is nested too deep")
-    while r.p != r.end:
-        if not read_tag(r):
-            return False
-        if r.tag & 7 == WIRE_END_GROUP:
-            if r.tag >> 3 != group:
-                return fail(r, b"ends a group that another one began")
-            return True
-        if not skip_field(r, depth + 1):
-            return False
-    return fail(r, b"is cut off inside a group")
+        return fail(fault, p, b"is nested too deep")
+    while p != NULL:
+        if p == end:
+            return fail(fault, p, b"is cut off inside a group")
+        v = get_tag(p, end, fault)
+        if v.p == NULL:
+            return NULL
+        if v.value & 7 == WIRE_END_GROUP:
+            if v.value >> 3 != number:
+                return fail(fault, p, b"ends a group that another one began")
+            return v.p
+        if v.value & 7 == WIRE_GROUP:
+            p = skip_group(v.p, end, v.value >> 3, depth + 1, fault)
+        else:
+            p = skip(v.p, end, v.value, fault)
+    return NULL
+
+
+cdef inline const uint8_t* skip(
+    const uint8_t* p, const uint8_t* end, uint32_t tag, Fault* fault
+) noexcept nogil:
+    """Pass over the field whose tag was just read."""
+    cdef uint32_t wire = tag & 7
+    cdef uint64_t ignored
+    cdef Varint v
+    if wire == WIRE_VARINT:
+        return get_varint(p, end, fault).p
+    if wire == WIRE_LENGTH:
+        v = get_length(p, end, fault)
+        if v.p == NULL:
+            return NULL
+        return v.p + v.value
+    if wire == WIRE_FIXED64:
+        return get_fixed(p, end, &ignored, 8, fault)
+    if wire == WIRE_FIXED32:
+        return get_fixed(p, end, &ignored, 4, fault)
+    if wire == WIRE_GROUP:
+        return skip_group(p, end, tag >> 3, 0, fault)
+    return fail(fault, p, b"has an end of a group that never began, or no known wire type")
