@@ -1,0 +1,73 @@
+"""``python -m mxfast.simulator``: the simulated gateway as a process.
+
+Prints its endpoint as one line when it listens. Stops on SIGINT and SIGTERM. With
+``--child`` it takes its options as a line of JSON from stdin, and stops also when stdin
+ends, that is when its parent closes it or dies.
+"""
+
+import argparse
+import asyncio
+import signal
+import sys
+
+from mxfast.simulator.process import GatewayOptions, options_from_json
+from mxfast.simulator.server import SimulatedGateway
+
+_LONGEST_LINE = 1 << 30  # a million tag names fit
+
+
+async def _serve(options: GatewayOptions, stop: asyncio.Event) -> None:
+    for signum in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(signum, stop.set)
+    async with SimulatedGateway(**options) as gateway:
+        print(gateway.endpoint, flush=True)
+        await stop.wait()
+
+
+async def _foreground(options: GatewayOptions) -> None:
+    await _serve(options, asyncio.Event())
+
+
+async def _child() -> None:
+    stop = asyncio.Event()
+    lines = asyncio.StreamReader(limit=_LONGEST_LINE)
+    transport, _ = await asyncio.get_running_loop().connect_read_pipe(
+        lambda: asyncio.StreamReaderProtocol(lines), sys.stdin
+    )
+    try:
+        line = await lines.readline()
+        if line:
+            ending = asyncio.create_task(_until_end(lines, stop))
+            try:
+                await _serve(options_from_json(line.decode()), stop)
+            finally:
+                ending.cancel()
+    finally:
+        transport.close()
+
+
+async def _until_end(lines: asyncio.StreamReader, stop: asyncio.Event) -> None:
+    await lines.read()
+    stop.set()
+
+
+def main() -> None:
+    """Run the simulated gateway until it is told to stop."""
+    parser = argparse.ArgumentParser(prog="python -m mxfast.simulator")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
+    parser.add_argument("--port", type=int, default=0, help="port; 0: the system chooses")
+    parser.add_argument(
+        "--child", action="store_true", help="take options from stdin and stop when it ends"
+    )
+    arguments = parser.parse_args()
+    try:
+        if arguments.child:
+            asyncio.run(_child())
+        else:
+            asyncio.run(_foreground({"host": arguments.host, "port": arguments.port}))
+    except OSError as error:  # the port is taken, say; a traceback would add nothing
+        sys.exit(str(error))
+
+
+if __name__ == "__main__":
+    main()

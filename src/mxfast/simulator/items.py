@@ -1,0 +1,92 @@
+"""The items of one session: which handle stands for which tag."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mxfast.simulator import status
+
+_FIRST_CAPACITY = 64
+_NEVER = -1
+
+
+class ItemTable:
+    """Item handles, small consecutive numbers from 1, as rows of numpy columns.
+
+    Row 0 and the last row stay free, so that a handle clipped into range meets a row
+    that belongs to no server.
+    """
+
+    def __init__(self) -> None:
+        self._next = 1
+        self._server = np.zeros(_FIRST_CAPACITY, np.int32)
+        self._advised = np.zeros(_FIRST_CAPACITY, np.bool_)
+        self._advised_items: NDArray[np.intp] | None = None
+        self.tag = np.zeros(_FIRST_CAPACITY, np.intp)
+        # The tag's version that the session's events told last.
+        self.told = np.full(_FIRST_CAPACITY, _NEVER, np.int64)
+
+    def add(self, server_handle: int, tag: int) -> int:
+        """Return the handle of a new item."""
+        if self._next == len(self.tag) - 1:
+            self._grow()
+        item = self._next
+        self._next += 1
+        self._server[item] = server_handle
+        self.tag[item] = tag
+        return item
+
+    def owned(self, server_handle: int, items: NDArray[np.intp]) -> NDArray[np.bool_]:
+        """Return which handles are items of that server handle."""
+        if server_handle < 1:  # 0 marks a free row
+            return np.zeros(len(items), np.bool_)
+        owned: NDArray[np.bool_] = self._server.take(items, mode="clip") == server_handle
+        return owned
+
+    def check(self, server_handle: int, item: int) -> None:
+        """Raise an MxAccessFailure unless the handle is an item of that server handle."""
+        if not self.owned(server_handle, np.array([item], np.intp))[0]:
+            raise status.invalid_item_handle(server_handle, item)
+
+    def remove(self, item: int) -> None:
+        """Forget an item; its handle is not given out again."""
+        self._server[item] = 0
+        self.un_advise(item)
+
+    def remove_server(self, server_handle: int) -> None:
+        """Forget all items of a server handle."""
+        mine = self._server == server_handle
+        self._server[mine] = 0
+        self._advised[mine] = False
+        self._advised_items = None
+
+    def advise(self, item: int) -> bool:
+        """Begin data changes for an item; return False where it had them already."""
+        if self._advised[item]:
+            return False
+        self._advised[item] = True
+        self._advised_items = None
+        self.told[item] = _NEVER
+        return True
+
+    def un_advise(self, item: int) -> None:
+        """End data changes for an item; one that has none stays so."""
+        self._advised[item] = False
+        self._advised_items = None
+
+    @property
+    def advised(self) -> NDArray[np.intp]:
+        """Handles of all advised items, ascending."""
+        if self._advised_items is None:
+            self._advised_items = np.flatnonzero(self._advised)
+        return self._advised_items
+
+    def server_handles(self, items: NDArray[np.intp]) -> NDArray[np.int32]:
+        """Return the server handle of each item."""
+        return self._server[items]
+
+    def _grow(self) -> None:
+        room = len(self.tag)
+        self._server = np.concatenate([self._server, np.zeros(room, np.int32)])
+        self._advised = np.concatenate([self._advised, np.zeros(room, np.bool_)])
+        self.tag = np.concatenate([self.tag, np.zeros(room, np.intp)])
+        self.told = np.concatenate([self.told, np.full(room, _NEVER, np.int64)])

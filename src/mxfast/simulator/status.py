@@ -1,0 +1,176 @@
+"""The one place that says which gRPC code, protocol status or MXAccess status means what.
+
+The gateway has two error channels (contract notes, Commands): trouble with the gateway,
+the session, the key or the request is a gRPC status, here a :class:`Refusal`; trouble
+inside MXAccess is an ordinary reply, here an :class:`MxAccessFailure`.
+"""
+
+import grpc
+
+from mxfast.contract import mxaccess_gateway as pb
+
+# The contract notes give no HRESULT for a wrong handle or an unresolved name; COM's own
+# "one or more arguments are invalid" is inferred.
+E_INVALIDARG = -2147024809
+
+UNRESOLVED_REFERENCE = 1003
+
+QUALITY_GOOD = 192
+
+
+class Refusal(Exception):
+    """A call that ends with a gRPC status instead of a reply.
+
+    Parameters
+    ----------
+    code : grpc.StatusCode
+        The status of the call.
+    message : str
+        Its details; never holds a credential.
+    """
+
+    def __init__(self, code: grpc.StatusCode, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+def unauthenticated() -> Refusal:
+    """Return the refusal of a missing or unknown key (contract notes, Transport and access)."""
+    return Refusal(grpc.StatusCode.UNAUTHENTICATED, "Missing or invalid API key.")
+
+
+def permission_denied(scope: str) -> Refusal:
+    """Return the refusal of a key without ``scope`` (contract notes, Transport and access)."""
+    return Refusal(
+        grpc.StatusCode.PERMISSION_DENIED, f"The API key lacks the required scope '{scope}'."
+    )
+
+
+def malformed(error: Exception) -> Refusal:
+    """Return the refusal of bytes that are no such message (code inferred)."""
+    return Refusal(grpc.StatusCode.INVALID_ARGUMENT, f"Malformed request: {error}")
+
+
+def internal() -> Refusal:
+    """Return the refusal for a fault of the simulated gateway itself."""
+    return Refusal(
+        grpc.StatusCode.INTERNAL, "Internal error of the simulated gateway; see its log."
+    )
+
+
+def session_not_found(session_id: str) -> Refusal:
+    """Return the refusal of an id that no session has or had (code inferred)."""
+    return Refusal(
+        grpc.StatusCode.NOT_FOUND, f"SessionNotFound: session '{session_id}' was not found."
+    )
+
+
+def session_not_ready(session_id: str, state: int) -> Refusal:
+    """Return the refusal of a closed or faulted session (code inferred)."""
+    name = pb.SessionState.Name(state).removeprefix("SESSION_STATE_").capitalize()
+    return Refusal(
+        grpc.StatusCode.FAILED_PRECONDITION,
+        f"SessionNotReady: session '{session_id}' is {name}; only a Ready session takes calls.",
+    )
+
+
+def session_limit(limit: int) -> Refusal:
+    """Return the refusal of one session too many (code inferred)."""
+    return Refusal(
+        grpc.StatusCode.RESOURCE_EXHAUSTED,
+        f"SessionLimitExceeded: {limit} sessions are open, which is the limit.",
+    )
+
+
+def subscriber_active(session_id: str) -> Refusal:
+    """Return the refusal of a second event stream (contract notes, Events)."""
+    return Refusal(
+        grpc.StatusCode.ALREADY_EXISTS,
+        f"EventSubscriberAlreadyActive: session '{session_id}' has an event subscriber.",
+    )
+
+
+def event_queue_overflow(session_id: str, capacity: int) -> Refusal:
+    """Return the end of a stream whose reader was too slow (contract notes, Events)."""
+    return Refusal(
+        grpc.StatusCode.RESOURCE_EXHAUSTED,
+        f"EventQueueOverflow: the event queue of session '{session_id}' holds {capacity} events "
+        "and is full; the session is faulted.",
+    )
+
+
+class MxAccessFailure(Exception):
+    """A command that MXAccess refused: a reply with status MXACCESS_FAILURE.
+
+    Parameters
+    ----------
+    message : str
+        The diagnostic text; in a bulk command the entry's error message.
+    detail : int, default 0
+        MXAccess status detail, for example 1003 for an unresolved reference.
+    hresult : int, default E_INVALIDARG
+        The HRESULT of the COM call, as a signed 32-bit number.
+    """
+
+    def __init__(self, message: str, *, detail: int = 0, hresult: int = E_INVALIDARG) -> None:
+        super().__init__(message)
+        self.detail = detail
+        self.hresult = hresult
+
+    def status(self) -> pb.MxStatusProxy:
+        """Return the status entry that goes into the reply.
+
+        The raw numbers are COM's: category Configuration 4, source RequestingLmx 0
+        (contract notes, Status).
+        """
+        return pb.MxStatusProxy(
+            success=0,
+            category=pb.MX_STATUS_CATEGORY_CONFIGURATION_ERROR,
+            detected_by=pb.MX_STATUS_SOURCE_REQUESTING_LMX,
+            detail=self.detail,
+            raw_category=4,
+            raw_detected_by=0,
+            diagnostic_text=str(self),
+        )
+
+    def write_result(self, server_handle: int, item_handle: int) -> bytes:
+        """Return the serialised BulkWriteResult of the entry that failed so."""
+        return pb.BulkWriteResult(
+            server_handle=server_handle,
+            item_handle=item_handle,
+            was_successful=False,
+            hresult=self.hresult,
+            statuses=[self.status()],
+            error_message=str(self),
+        ).SerializeToString()
+
+
+def invalid_server_handle(server_handle: int) -> MxAccessFailure:
+    """Return the failure for a server handle that this session did not register."""
+    return MxAccessFailure(f"Invalid server handle {server_handle}.")
+
+
+def invalid_item_handle(server_handle: int, item_handle: int) -> MxAccessFailure:
+    """Return the failure for an item handle that this server handle does not have."""
+    return MxAccessFailure(f"Invalid item handle {item_handle} for server handle {server_handle}.")
+
+
+def unresolved_reference(name: str) -> MxAccessFailure:
+    """Return the failure for a name no tag has: detail 1003 (contract notes, Commands)."""
+    return MxAccessFailure(f"Reference '{name}' is not resolved.", detail=UNRESOLVED_REFERENCE)
+
+
+def unusable_value(reason: str) -> MxAccessFailure:
+    """Return the failure for a value that cannot be written."""
+    return MxAccessFailure(f"Value does not fall within the expected range: {reason}.")
+
+
+def ok_status() -> pb.MxStatusProxy:
+    """Return the status of success: COM category Ok 0, found by RespondingLmx 1."""
+    return pb.MxStatusProxy(
+        success=1,
+        category=pb.MX_STATUS_CATEGORY_OK,
+        detected_by=pb.MX_STATUS_SOURCE_RESPONDING_LMX,
+        raw_category=0,
+        raw_detected_by=1,
+    )

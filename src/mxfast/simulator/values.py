@@ -1,0 +1,188 @@
+"""Columns of tag values, and the way between one row and an MxValue message."""
+
+import struct
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+from google.protobuf.timestamp_pb2 import Timestamp
+from numpy.typing import NDArray
+
+from mxfast.codec import ValueKind, WriteRequest
+from mxfast.contract import mxaccess_gateway as pb
+from mxfast.simulator import status
+
+_NANOSECONDS = 1_000_000_000
+_INT64_MIN, _INT64_MAX = np.iinfo(np.int64).min, np.iinfo(np.int64).max
+
+# Rows of these kinds keep the bytes of their MxValue; ``payload`` says nothing.
+_KEPT_AS_BYTES = np.zeros(256, np.bool_)
+_KEPT_AS_BYTES[[ValueKind.STRING, ValueKind.ARRAY, ValueKind.RAW]] = True
+# The kinds up to this one are all in the payload: nulls, integers and floats.
+_LAST_IN_PAYLOAD = int(ValueKind.DOUBLE)
+
+_INTEGER_ARMS = {
+    "bool_value": ValueKind.BOOL,
+    "int32_value": ValueKind.INT32,
+    "int64_value": ValueKind.INT64,
+}
+_FLOAT_ARMS = {"float_value": ValueKind.FLOAT, "double_value": ValueKind.DOUBLE}
+_TYPES: dict[int, tuple[pb.MxDataType, str]] = {
+    ValueKind.NONE: (pb.MX_DATA_TYPE_NO_DATA, "VT_NULL"),
+    ValueKind.BOOL: (pb.MX_DATA_TYPE_BOOLEAN, "VT_BOOL"),
+    ValueKind.INT32: (pb.MX_DATA_TYPE_INTEGER, "VT_I4"),
+    ValueKind.INT64: (pb.MX_DATA_TYPE_INTEGER, "VT_I8"),
+    ValueKind.FLOAT: (pb.MX_DATA_TYPE_FLOAT, "VT_R4"),
+    ValueKind.DOUBLE: (pb.MX_DATA_TYPE_DOUBLE, "VT_R8"),
+    ValueKind.TIMESTAMP: (pb.MX_DATA_TYPE_TIME, "VT_DATE"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Values:
+    """Values of some tags, one a row.
+
+    Attributes
+    ----------
+    kind : uint8 array
+        :class:`mxfast.codec.ValueKind`. A row kept as bytes may have kind RAW whatever
+        its arm is.
+    payload : int64 array
+        Integers as they are, both float kinds as the bits of a float64, timestamps as
+        nanoseconds since 1970 (UTC).
+    quality : int32 array
+        OPC quality.
+    source_timestamp : int64 array
+        Nanoseconds since 1970 (UTC).
+    encoded : dict of int to bytes
+        Row to its serialised MxValue, for strings, arrays and raw values.
+    """
+
+    kind: NDArray[np.uint8]
+    payload: NDArray[np.int64]
+    quality: NDArray[np.int32]
+    source_timestamp: NDArray[np.int64]
+    encoded: dict[int, bytes]
+
+    def __len__(self) -> int:
+        return len(self.kind)
+
+    def take(self, rows: NDArray[np.intp]) -> Self:
+        """Return a copy of the given rows, in that order."""
+        encoded = {}
+        if self.encoded:
+            encoded = {
+                new: self.encoded[old]
+                for new, old in enumerate(rows.tolist())
+                if old in self.encoded
+            }
+        return type(self)(
+            self.kind[rows],
+            self.payload[rows],
+            self.quality[rows],
+            self.source_timestamp[rows],
+            encoded,
+        )
+
+    @classmethod
+    def from_request(cls, request: WriteRequest, now_ns: int) -> Self:
+        """Return the values of a bulk write; a row without a timestamp is as of ``now_ns``."""
+        kind = request.kind
+        encoded = {}
+        if kind.max(initial=0) > _LAST_IN_PAYLOAD:
+            # A timestamp that nanoseconds cannot hold is kept as bytes, like a raw value.
+            unheld = (kind == ValueKind.TIMESTAMP) & (request.payload == _INT64_MIN)
+            kind = np.where(unheld, np.uint8(ValueKind.RAW), kind)
+            rows = np.flatnonzero(kept_as_bytes(kind)).tolist()
+            encoded = {row: request.value_bytes(row) for row in rows}
+        source = request.timestamp.view(np.int64)
+        return cls(
+            kind,
+            request.payload,
+            np.full(len(kind), status.QUALITY_GOOD, np.int32),
+            np.where(source == _INT64_MIN, now_ns, source),
+            encoded,
+        )
+
+    @classmethod
+    def from_message(cls, value: pb.MxValue, source_ns: int) -> Self:
+        """Return one row.
+
+        Raises
+        ------
+        MxAccessFailure
+            For a sparse array.
+        """
+        kind, payload, encoded = _from_message(value)
+        return cls(
+            np.array([kind], np.uint8),
+            np.array([payload], np.int64),
+            np.array([status.QUALITY_GOOD], np.int32),
+            np.array([source_ns], np.int64),
+            {} if encoded is None else {0: encoded},
+        )
+
+
+def kept_as_bytes(kind: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """Return which rows of these kinds keep the bytes of their MxValue."""
+    kept: NDArray[np.bool_] = _KEPT_AS_BYTES[kind]
+    return kept
+
+
+def sparse_array_failure() -> status.MxAccessFailure:
+    """Return the failure for a sparse array, which this gateway cannot expand."""
+    return status.unusable_value("this gateway takes no sparse arrays")
+
+
+def _from_message(value: pb.MxValue) -> tuple[ValueKind, int, bytes | None]:
+    arm = value.WhichOneof("kind")
+    if arm is None:
+        return ValueKind.NONE, 0, None
+    if arm == "sparse_array_value":
+        raise sparse_array_failure()
+    if arm == "timestamp_value":
+        ns = timestamp_ns(value.timestamp_value)
+        if ns is not None:
+            return ValueKind.TIMESTAMP, ns, None
+    elif arm in _INTEGER_ARMS:
+        return _INTEGER_ARMS[arm], int(getattr(value, arm)), None
+    elif arm in _FLOAT_ARMS:
+        bits: int = struct.unpack("<q", struct.pack("<d", getattr(value, arm)))[0]
+        return _FLOAT_ARMS[arm], bits, None
+    return ValueKind.RAW, 0, value.SerializeToString()
+
+
+def to_message(kind: int, payload: int, encoded: bytes | None) -> pb.MxValue:
+    """Return one row as a message."""
+    if encoded is not None:
+        return pb.MxValue.FromString(encoded)
+    value = pb.MxValue()
+    value.data_type, value.variant_type = _TYPES[kind]
+    match kind:
+        case ValueKind.NONE:
+            value.is_null = True
+        case ValueKind.BOOL:
+            value.bool_value = bool(payload)
+        case ValueKind.INT32:
+            value.int32_value = payload
+        case ValueKind.INT64:
+            value.int64_value = payload
+        case ValueKind.FLOAT:
+            value.float_value = struct.unpack("<d", struct.pack("<q", payload))[0]
+        case ValueKind.DOUBLE:
+            value.double_value = struct.unpack("<d", struct.pack("<q", payload))[0]
+        case ValueKind.TIMESTAMP:
+            value.timestamp_value.CopyFrom(timestamp(payload))
+    return value
+
+
+def timestamp(ns: int) -> Timestamp:
+    """Return nanoseconds since 1970 (UTC) as a message."""
+    seconds, nanos = divmod(ns, _NANOSECONDS)
+    return Timestamp(seconds=seconds, nanos=nanos)
+
+
+def timestamp_ns(message: Timestamp) -> int | None:
+    """Return a message as nanoseconds since 1970 (UTC), or None where int64 cannot hold it."""
+    ns = message.seconds * _NANOSECONDS + message.nanos
+    return ns if _INT64_MIN < ns <= _INT64_MAX else None

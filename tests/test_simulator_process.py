@@ -1,0 +1,172 @@
+"""The simulated gateway in a child process."""
+
+import asyncio
+import inspect
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import grpc
+import pytest
+import trustme
+
+from mxfast.simulator import SimulatedGateway, SimulatedGatewayProcess
+from mxfast.simulator.process import GatewayOptions
+from tests.simulator_client import Peer
+
+
+def is_running(pid: int) -> bool:
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except FileNotFoundError:
+        return False
+    return stat.rpartition(")")[2].split()[0] != "Z"  # ended, but not yet reaped
+
+
+def wait_until_gone(pid: int) -> None:
+    while is_running(pid):
+        time.sleep(0.005)
+
+
+async def test_a_child_serves_until_the_context_ends() -> None:
+    async with SimulatedGatewayProcess() as gateway:
+        pid = gateway.pid
+        async with Peer(gateway.endpoint, api_key=gateway.api_key) as peer:
+            await (await peer.open()).invoke("ping")
+    assert not is_running(pid)
+
+
+def test_a_child_works_without_an_event_loop() -> None:
+    with SimulatedGatewayProcess() as gateway:
+        pid = gateway.pid
+        assert gateway.endpoint.startswith("127.0.0.1:")
+        with pytest.raises(RuntimeError, match="running already"):
+            gateway.__enter__()
+    assert not is_running(pid)
+    with pytest.raises(RuntimeError, match="not running"):
+        _ = gateway.endpoint
+    with gateway:
+        assert gateway.pid != pid
+
+
+async def test_a_child_gets_its_options() -> None:
+    authority = trustme.CA()
+    issued = authority.issue_cert("localhost")
+    chain = b"".join(blob.bytes() for blob in issued.cert_chain_pems)
+    async with SimulatedGatewayProcess(
+        api_keys={"mxgw_own_1": iter(["session:open", "invoke:read"])},
+        tags=(name for name in ("plain", "other")),
+        tls=(issued.private_key_pem.bytes(), chain),
+        update_interval=0,
+        max_sessions=1,
+    ) as gateway:
+        assert gateway.api_key == "mxgw_own_1"
+        endpoint = gateway.endpoint.replace("127.0.0.1", "localhost")
+        async with Peer(endpoint, api_key="mxgw_own_1", ca=authority.cert_pem.bytes()) as peer:
+            remote = await peer.registered()
+            assert await remote.add("plain", "A.x") == [1, 0]
+            with pytest.raises(grpc.aio.AioRpcError):
+                await peer.open()
+            with pytest.raises(grpc.aio.AioRpcError):
+                await remote.write([1], [1.0])
+
+
+def test_the_child_takes_every_option_of_the_gateway() -> None:
+    names = set(inspect.signature(SimulatedGateway).parameters)
+    assert set(GatewayOptions.__annotations__) == names
+
+
+def test_a_wrong_option_is_an_error_of_the_parent() -> None:
+    with pytest.raises(ValueError, match="max_sessions"):
+        SimulatedGatewayProcess(max_sessions=0)
+
+
+async def test_a_child_that_cannot_start_says_why(caplog: pytest.LogCaptureFixture) -> None:
+    async with SimulatedGateway() as taken:
+        port = int(taken.endpoint.rpartition(":")[2])
+        process = SimulatedGatewayProcess(port=port)
+        with pytest.raises(RuntimeError, match=f"cannot listen on 127.0.0.1:{port}"):
+            async with process:
+                pytest.fail("it started")
+    assert not caplog.records
+
+
+async def test_cancelling_the_start_leaves_no_child() -> None:
+    process = SimulatedGatewayProcess()
+    starting = asyncio.create_task(process.__aenter__())
+    await asyncio.sleep(0.01)
+    pid = process.pid
+    starting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await starting
+    assert not is_running(pid)
+
+
+def test_terminating_the_child_is_quiet(caplog: pytest.LogCaptureFixture) -> None:
+    with SimulatedGatewayProcess() as gateway:
+        os.kill(gateway.pid, signal.SIGTERM)
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
+
+
+def test_a_killed_child_is_no_error_at_the_end() -> None:
+    with SimulatedGatewayProcess() as gateway:
+        os.kill(gateway.pid, signal.SIGKILL)
+
+
+PARENT = """
+import sys
+from mxfast.simulator import SimulatedGatewayProcess
+with SimulatedGatewayProcess() as gateway:
+    print(gateway.pid, flush=True)
+    sys.stdin.read()
+"""
+
+
+def start_parent() -> tuple["subprocess.Popen[str]", int]:
+    """Start a process, leader of a group as in a terminal, that runs a gateway."""
+    parent = subprocess.Popen(
+        [sys.executable, "-c", PARENT],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert parent.stdout is not None
+    return parent, int(parent.stdout.readline())
+
+
+def test_the_child_ends_when_its_parent_is_killed() -> None:
+    parent, pid = start_parent()
+    with parent:
+        parent.kill()
+        wait_until_gone(pid)
+
+
+def test_ctrl_c_is_left_to_the_parent() -> None:
+    parent, pid = start_parent()
+    with parent:
+        os.killpg(parent.pid, signal.SIGINT)
+        _, errors = parent.communicate()
+    assert not is_running(pid)
+    assert errors.count("Traceback") == 1  # the parent's own KeyboardInterrupt
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_the_module_serves_in_the_foreground_until_a_signal(signum: signal.Signals) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-m", "mxfast.simulator", "--port", "0"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as child:
+        assert child.stdout is not None
+        assert child.stdout.readline().startswith("127.0.0.1:")
+        child.send_signal(signum)
+        _, errors = child.communicate()
+    assert child.returncode == 0
+    assert errors == ""
