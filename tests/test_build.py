@@ -3,16 +3,15 @@
 import os
 import random
 import re
-import shutil
 import subprocess
 import sys
 import tarfile
 import zipfile
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+from tests.checkout import ROOT, copy_checkout
+
 PROTO_FILES = ["mxaccess_gateway.proto", "galaxy_repository.proto"]
 
 
@@ -31,14 +30,7 @@ def run(*command, cwd, **environment):
 
 @pytest.fixture
 def checkout(tmp_path):
-    """What a clone holds: no file that a build has made."""
-    made = shutil.ignore_patterns("_generated", "_contract*", "*.so", "__pycache__", "*.egg-info")
-    copy = tmp_path / "checkout"
-    for name in ("src", "tests", "proto", "docs", "benchmarks"):
-        shutil.copytree(ROOT / name, copy / name, ignore=made)
-    for name in ("setup.py", "pyproject.toml", "MANIFEST.in", "README.md", "LICENSE"):
-        shutil.copy(ROOT / name, copy)
-    return copy
+    return copy_checkout(tmp_path)
 
 
 def shuffled(text, rng):

@@ -11,7 +11,8 @@
             result.raise_for_failure()
 """
 
-from importlib.metadata import version
+from importlib import import_module
+from typing import TYPE_CHECKING
 
 from mxfast.channel import create_channel
 from mxfast.client import GatewayClient
@@ -67,4 +68,13 @@ __all__ = [
     "to_mx_value",
 ]
 
-__version__ = version("mxfast")
+__version__: str
+
+
+if not TYPE_CHECKING:  # for a type checker the module has no other name than those above
+
+    def __getattr__(name: str) -> str:
+        # Asked for rarely, and importlib.metadata would be a quarter of the import's time.
+        if name != "__version__":
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return import_module("importlib.metadata").version("mxfast")

@@ -108,9 +108,14 @@ cdef inline bint read_event(
     cdef uint32_t tag
     cdef Varint v
     cdef Span span
-    memset(row, 0, sizeof(EventRow))
-    clear_cell(cell)
+    # Field by field: gcc makes a memset of this size a `rep stos`, an eighth of the whole.
+    row.family = row.server_handle = row.item_handle = row.quality = 0
+    row.sequence = 0
+    row.source_seconds = row.source_nanos = row.gateway_seconds = row.gateway_nanos = 0
+    row.has_source = row.has_gateway = row.is_gap = False
     row.ok = True
+    row.requested = row.oldest = 0
+    clear_cell(cell)
     while p != end:
         v = get_tag(p, end, fault)
         if v.p == NULL:
