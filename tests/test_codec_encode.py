@@ -12,10 +12,10 @@ from tests import wire
 
 @st.composite
 def writes(draw):
-    dtype = draw(st.sampled_from(wire.ARMS))
+    dtype = draw(st.sampled_from([*wire.ELEMENTS]))
     rows = draw(st.lists(st.tuples(wire.handles, wire.ELEMENTS[dtype]), max_size=60))
     handles = [handle for handle, _ in rows]
-    values = np.array([value for _, value in rows], dtype)
+    values = wire.array_of([value for _, value in rows], dtype)
     options = {"correlation_id": draw(st.sampled_from(["", "c-1"]))}
     if draw(st.booleans()):
         times = draw(
@@ -71,6 +71,54 @@ def test_other_dtypes_travel_in_the_arm_that_holds_them(given_dtype, wire_dtype)
     data = codec.encode_write_bulk("s", 1, [1, 2, 3, 4], values)
     expected = wire.write_request("s", 1, [1, 2, 3, 4], values.astype(wire_dtype))
     wire.assert_written(data, expected)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        np.array(["Tank", "", "Füll", "日本\0語", "\U0001f600", "x" * 100_000]),
+        np.array(["Tank", "", "Füll", "日本\0語", "\U0001f600"]).astype(">U9"),
+        np.array(["Tank", "", "Füll", "日本\0語", "\U0001f600", "y" * 100_000], object),
+        np.array(["Tank", "", "Füll", "日本\0語"], np.dtypes.StringDType()),
+        np.array(["", ""]),
+        np.array([b"\x00\x01", b"", b"\xff\x00\xfe"]),
+        np.array([b"\x00\x01\x00", b"", b"\xff\x00"], object),
+        np.array([b"\x00\x01\x00", b"\xff\x00\x00"], "V3"),
+        np.array(["ab", "cdé"] * 3)[::-2],
+        np.array([b"ab", b"cd"] * 3)[::2],
+    ],
+    ids=lambda values: values.dtype.str[:4],
+)
+def test_text_and_bytes(values):
+    handles = [*range(1, len(values) + 1)]
+    data = codec.encode_write_bulk("s", 1, handles, values)
+    wire.assert_written(data, wire.write_request("s", 1, handles, values))
+
+
+@pytest.mark.parametrize("unit", ["D", "s", "ms", "us", "ns", "ps"])
+def test_values_that_are_times(unit):
+    values = np.array(["1961-04-12", "1970-01-01", "2026-11-21"], f"datetime64[{unit}]")
+    data = codec.encode_write_bulk("s", 1, [1, 2, 3], values)
+    expected = wire.write_request("s", 1, [1, 2, 3], values.astype("datetime64[ns]"))
+    wire.assert_written(data, expected)
+
+
+@pytest.mark.parametrize(
+    ("values", "error", "words"),
+    [
+        (np.array(["a", "\ud800"]), codec.EncodeError, "values[1] is '\\ud800'"),
+        (np.array(["a", "\ud800"], object), codec.EncodeError, "lone surrogate"),
+        (np.array(["a", b"b"], object), TypeError, "element 1 is a bytes"),
+        (np.array(["a", None], object), TypeError, "element 1 is a NoneType"),
+        (np.array([1.5, "a"], object), TypeError, "element 0 is a float"),
+        (np.array(["2020", "NaT"], "datetime64[s]"), codec.EncodeError, "values[1] is NaT"),
+        (np.array([1, 2], "timedelta64[s]"), TypeError, "timedelta64[s]"),
+    ],
+)
+def test_text_and_times_that_cannot_be_written(values, error, words):
+    with pytest.raises(error) as caught:
+        codec.encode_write_bulk("s", 1, [1, 2], values)
+    assert words in str(caught.value)
 
 
 @pytest.mark.parametrize("layout", ["strided", "reversed", "readonly", "lists", "int64 handles"])

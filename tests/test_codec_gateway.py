@@ -23,7 +23,8 @@ def test_a_request_comes_back_as_it_was_encoded(write):
     assert request.correlation_id == options["correlation_id"]
     assert request.server_handle == server
     assert request.item_handle.tolist() == handles
-    kind = KIND_OF_ARM[wire.ARM_OF_DTYPE[numbers.dtype.name][0]]
+    arms = wire.ARM_OF_DTYPE | wire.OTHER_ARMS
+    kind = KIND_OF_ARM[arms[wire.dtype_name(numbers)][0]]
     np.testing.assert_array_equal(request.values(kind), numbers)
     users = options.get("secured_by", (options.get("user_id"), 0))
     assert request.user_id.tolist() == [users[0]] * len(handles)

@@ -19,17 +19,40 @@ ARM_OF_DTYPE = {
     "float64": ("double_value", pb.MX_DATA_TYPE_DOUBLE, "VT_R8"),
 }
 ARMS = [*ARM_OF_DTYPE]
+# Others than numbers, by the name of numpy's kind.
+OTHER_ARMS = {
+    "str": ("string_value", pb.MX_DATA_TYPE_STRING, "VT_BSTR"),
+    "datetime64[ns]": ("timestamp_value", pb.MX_DATA_TYPE_TIME, "VT_DATE"),
+    "bytes": ("raw_value", pb.MX_DATA_TYPE_UNKNOWN, "VT_RECORD"),
+}
 
 int32s = st.integers(-(2**31), 2**31 - 1)
 handles = st.one_of(st.integers(0, 300), int32s)
 session_ids = st.one_of(st.just("session-" + "0f" * 16), st.text(max_size=20))
 
 
+def dtype_name(array: np.ndarray) -> str:
+    """The name under which the tables above know an array's dtype."""
+    if array.dtype.kind == "O":
+        return "bytes" if array.size and isinstance(array.flat[0], bytes) else "str"
+    names = {"U": "str", "T": "str", "S": "bytes", "V": "bytes"}
+    return names.get(array.dtype.kind, array.dtype.name)
+
+
 def mx_value(value: object, dtype: str) -> pb.MxValue:
-    arm, data_type, variant_type = ARM_OF_DTYPE[dtype]
+    arm, data_type, variant_type = (ARM_OF_DTYPE | OTHER_ARMS)[dtype]
     message = pb.MxValue(data_type=data_type, variant_type=variant_type)
-    setattr(message, arm, value)
+    if dtype == "datetime64[ns]":
+        assert isinstance(value, int)
+        set_timestamp(message.timestamp_value, np.datetime64(value, "ns"))
+    else:
+        setattr(message, arm, value)
     return message
+
+
+def item(scalar: object) -> object:
+    """A numpy scalar's Python value; a time's nanoseconds."""
+    return scalar.item() if isinstance(scalar, np.generic) else scalar
 
 
 def time_value(time: np.datetime64) -> pb.MxValue:
@@ -65,7 +88,7 @@ def write_request(
     command.server_handle = server_handle
     for row, handle in enumerate(item_handles):
         entry = command.entries.add(item_handle=handle)
-        entry.value.CopyFrom(mx_value(values[row].item(), values.dtype.name))
+        entry.value.CopyFrom(mx_value(item(values[row]), dtype_name(values)))
         if timestamps is not None:
             entry.timestamp_value.CopyFrom(time_value(timestamps[row]))
         if secured_by:
@@ -91,7 +114,17 @@ ELEMENTS = {
     "int64": st.integers(-(2**63), 2**63 - 1),
     "float32": finite32,
     "float64": finite64,
+    "str": st.text(max_size=12),
+    "datetime64[ns]": timestamps_ns,
+    "bytes": st.binary(max_size=12),
 }
+
+
+def array_of(elements: Sequence[object], dtype: str, shape: tuple[int, ...] = (-1,)) -> np.ndarray:
+    """An array of one of the tables' dtypes; text and bytes as objects, which keep NULs."""
+    array = np.empty(len(elements), object if dtype in ("str", "bytes") else dtype)
+    array[:] = elements
+    return array.reshape(shape)
 
 
 def tag(message: type[Message], field: str, wire_type: int) -> bytes:

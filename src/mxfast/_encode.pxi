@@ -22,6 +22,12 @@ cdef Variant variant_of(int kind) noexcept nogil:
         v.data_type, v.name, v.arm_tag = MX_DATA_TYPE_FLOAT, b"VT_R4", MxValue_float_value_TAG
     elif kind == KIND_DOUBLE:
         v.data_type, v.name, v.arm_tag = MX_DATA_TYPE_DOUBLE, b"VT_R8", MxValue_double_value_TAG
+    elif kind == KIND_STRING:
+        v.data_type, v.name, v.name_size, v.arm_tag = (
+            MX_DATA_TYPE_STRING, b"VT_BSTR", 7, MxValue_string_value_TAG)
+    elif kind == KIND_RAW:
+        v.data_type, v.name, v.name_size, v.arm_tag = (
+            MX_DATA_TYPE_UNKNOWN, b"VT_RECORD", 9, MxValue_raw_value_TAG)
     else:
         v.data_type, v.name, v.name_size, v.arm_tag = (
             MX_DATA_TYPE_TIME, b"VT_DATE", 7, MxValue_timestamp_value_TAG)
@@ -51,6 +57,7 @@ ctypedef struct WriteShape:
     Piece user           # Write's user, behind all
     int kind
     size_t width
+    int64_t per_second   # of values that are timestamps
 
 
 cdef void choose_shape(WriteShape* shape, bint timed, bint secured) noexcept nogil:
@@ -88,25 +95,6 @@ cdef void choose_shape(WriteShape* shape, bint timed, bint secured) noexcept nog
         shape.time_tag = WriteSecured2BulkEntry_timestamp_value_TAG
 
 
-cdef inline size_t payload_size(const WriteShape* shape, const uint8_t* values, Py_ssize_t i) noexcept nogil:
-    if shape.kind == KIND_INT32:
-        return varint_size(sign_extended((<const int32_t*> values)[i]))
-    if shape.kind == KIND_INT64:
-        return varint_size((<const uint64_t*> values)[i])
-    return shape.width
-
-
-cdef inline uint8_t* put_payload(uint8_t* out, const WriteShape* shape, const uint8_t* values, Py_ssize_t i) noexcept nogil:
-    if shape.kind == KIND_INT32:
-        return put_varint(out, sign_extended((<const int32_t*> values)[i]))
-    if shape.kind == KIND_INT64:
-        return put_varint(out, (<const uint64_t*> values)[i])
-    if shape.kind == KIND_BOOL:
-        out[0] = values[i] != 0
-        return out + 1
-    return put_bytes(out, values + <size_t> i * shape.width, shape.width)
-
-
 cdef inline size_t timestamp_size(int64_t seconds, int32_t nanos) noexcept nogil:
     # The body of a google.protobuf.Timestamp, whose two fields are 1 and 2 for ever.
     cdef size_t size = 0
@@ -123,6 +111,45 @@ cdef inline uint8_t* put_timestamp(uint8_t* out, int64_t seconds, int32_t nanos)
     if nanos:
         out = put_varint(put_varint(out, 2 << 3 | WIRE_VARINT), <uint64_t> nanos)
     return out
+
+
+cdef inline size_t payload_size(const WriteShape* shape, const uint8_t* values, Py_ssize_t i) noexcept nogil:
+    """What follows the arm's tag for element i."""
+    cdef int64_t seconds
+    cdef int32_t nanos
+    cdef size_t size
+    if shape.kind == KIND_INT32:
+        return varint_size(sign_extended((<const int32_t*> values)[i]))
+    if shape.kind == KIND_INT64:
+        return varint_size((<const uint64_t*> values)[i])
+    if shape.kind == KIND_STRING or shape.kind == KIND_RAW:
+        size = (<const Span*> values)[i].size
+        return varint_size(size) + size
+    if shape.kind == KIND_TIMESTAMP:
+        split_time((<const int64_t*> values)[i], shape.per_second, &seconds, &nanos)
+        size = timestamp_size(seconds, nanos)
+        return varint_size(size) + size
+    return shape.width
+
+
+cdef inline uint8_t* put_payload(uint8_t* out, const WriteShape* shape, const uint8_t* values, Py_ssize_t i) noexcept nogil:
+    cdef int64_t seconds
+    cdef int32_t nanos
+    cdef const Span* span
+    if shape.kind == KIND_INT32:
+        return put_varint(out, sign_extended((<const int32_t*> values)[i]))
+    if shape.kind == KIND_INT64:
+        return put_varint(out, (<const uint64_t*> values)[i])
+    if shape.kind == KIND_BOOL:
+        out[0] = values[i] != 0
+        return out + 1
+    if shape.kind == KIND_STRING or shape.kind == KIND_RAW:
+        span = <const Span*> values + i
+        return put_bytes(put_varint(out, span.size), span.data, span.size)
+    if shape.kind == KIND_TIMESTAMP:
+        split_time((<const int64_t*> values)[i], shape.per_second, &seconds, &nanos)
+        return put_timestamp(put_varint(out, timestamp_size(seconds, nanos)), seconds, nanos)
+    return put_bytes(out, values + <size_t> i * shape.width, shape.width)
 
 
 cdef inline size_t entry_size(
@@ -192,10 +219,11 @@ def encode_write_bulk(
     server_handle : int
     item_handles : array_like of int, shape (n,)
         Each within 32 bits.
-    values : array_like of bool, int or float, shape (n,)
+    values : array_like, shape (n,)
         bool travels as VT_BOOL; int8 to int32, uint8 and uint16 as VT_I4; int64, uint32 and
-        uint64 as VT_I8; float16 and float32 as VT_R4; float64 as VT_R8. Any stride and byte
-        order.
+        uint64 as VT_I8; float16 and float32 as VT_R4; float64 as VT_R8; str (U, StringDType,
+        objects) as VT_BSTR; datetime64 of any unit as VT_DATE; bytes (S, V, objects) as
+        VT_RECORD. Any stride and byte order.
     timestamps : array_like of datetime64, shape (n,), optional
         UTC, any unit, in the years 1 to 9999; what is finer than a nanosecond is cut off.
     user_id : int, default 0
@@ -244,6 +272,7 @@ def encode_write_bulk(
     choose_shape(&shape, times is not None, secured_by is not None)
     shape.kind = source.kind
     shape.width = source.width
+    shape.per_second = source.per_second
     if secured_by is not None:
         add_secured_by(&shape, secured_by, times is not None)
         if as_int32(user_id, "user_id") != 0:

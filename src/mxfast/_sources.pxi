@@ -7,6 +7,7 @@ cdef object DTYPE_FLOAT32 = np.dtype(np.float32)
 cdef object DTYPE_FLOAT64 = np.dtype(np.float64)
 cdef object SECOND_UNITS = {"ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
 cdef int64_t NAT = INT64_MIN
+cdef object ndarray = np.ndarray
 
 # Seconds since 1970 of the years 1 and 9999: what a protobuf Timestamp may hold.
 cdef int64_t FIRST_SECOND = -62135596800
@@ -14,26 +15,29 @@ cdef int64_t LAST_SECOND = 253402300799
 
 
 cdef class Source:
-    """Elements of one dtype, contiguous, checked."""
+    """Elements of one kind, checked, in memory that a walk without the GIL can read."""
 
     cdef Memory memory
-    cdef const uint8_t* data
+    cdef const uint8_t* data    # numbers, or the spans
     cdef Py_ssize_t size
     cdef int kind
-    cdef int width              # bytes of a fixed-size payload, 0 for a varint
-    cdef object array           # native byte order, C order
+    cdef int width              # bytes of a fixed-size payload, 0 where it varies
+    cdef int64_t per_second     # of timestamps
+    cdef Span* spans            # of text and raw bytes
+    cdef uint8_t* text          # UTF-8 that the spans of a numpy U array point into
+    cdef object array           # keeps alive what the spans point into
 
-
-cdef object ndarray = np.ndarray
+    def __dealloc__(self):
+        free(self.spans)
+        free(self.text)
 
 
 cdef object plain_array(data, name):
     if type(data) is ndarray:
         return data
-    array = np.asarray(data)
     if isinstance(data, np.ma.MaskedArray):
         raise TypeError(f"{name} is a masked array: fill or drop what is masked first")
-    return array
+    return np.asarray(data)
 
 
 cdef Source source_of(array, name):
@@ -41,6 +45,7 @@ cdef Source source_of(array, name):
     dtype = array.dtype
     cdef str code = dtype.char
     cdef bint wide = False
+    source.size = array.size
     if code == "d":
         wanted, source.kind, source.width = DTYPE_FLOAT64, KIND_DOUBLE, 8
     elif code == "f" or code == "e":
@@ -53,10 +58,26 @@ cdef Source source_of(array, name):
         else:
             wanted, source.kind = DTYPE_INT64, KIND_INT64
             wide = dtype.itemsize == 8 and dtype.kind == "u"
+    elif code == "M":
+        times = times_of(array.reshape(-1), name)
+        source.kind = KIND_TIMESTAMP
+        source.memory = (<Times> times).memory
+        source.data = <const uint8_t*> (<Times> times).data
+        source.per_second = (<Times> times).per_second
+        return source
+    elif code == "U":
+        source.kind = KIND_STRING
+        take_ucs4(source, array, name)
+        return source
+    elif code == "S" or (code == "V" and dtype.names is None and dtype.subdtype is None):
+        source.kind = KIND_RAW
+        take_fixed_bytes(source, array, strip=code == "S")
+        return source
+    elif code == "O" or code == "T":
+        take_objects(source, array.astype(object).reshape(-1), dtype, name)
+        return source
     else:
-        raise TypeError(
-            f"{name} of dtype {dtype} cannot be written: bool, integers and floats can"
-        )
+        raise unwritable(dtype, name)
     if wide and array.size and int(array.max()) > INT64_MAX:
         index = int(np.argmax(array.reshape(-1) > np.uint64(INT64_MAX)))
         value = int(array.reshape(-1)[index])
@@ -68,8 +89,146 @@ cdef Source source_of(array, name):
     source.memory = contiguous_memory_of(array)
     source.array = array
     source.data = <const uint8_t*> source.memory.view.buf
-    source.size = array.size
     return source
+
+
+cdef object unwritable(dtype, name):
+    return TypeError(
+        f"{name} of dtype {dtype} cannot be written: bool, integers, floats, str, datetime64 "
+        "and bytes can"
+    )
+
+
+cdef int allot_spans(Source source) except -1:
+    source.spans = <Span*> malloc(max(source.size, 1) * sizeof(Span))
+    if source.spans == NULL:
+        raise MemoryError
+    source.data = <const uint8_t*> source.spans
+    return 0
+
+
+cdef int take_ucs4(Source source, array, name) except -1:
+    """Transcode a numpy U array to UTF-8; numpy pads its elements with NULs at the end."""
+    if array.dtype.byteorder == ">":
+        array = array.astype(array.dtype.newbyteorder("="))
+    allot_spans(source)
+    cdef Py_ssize_t width = array.dtype.itemsize // 4
+    if width == 0:
+        memset(source.spans, 0, source.size * sizeof(Span))
+        return 0
+    # As integers, since the buffer protocol gives U arrays a format of their own.
+    flat = np.ascontiguousarray(array).reshape(-1).view(np.uint32)
+    cdef Memory memory = memory_of(flat)
+    cdef const uint32_t* chars = <const uint32_t*> memory.view.buf
+    cdef Py_ssize_t n = source.size
+    cdef Py_ssize_t bad
+    # A code point takes at most its four bytes again.
+    source.text = <uint8_t*> malloc(max(n * width * 4, 1))
+    if source.text == NULL:
+        raise MemoryError
+    with nogil:
+        bad = ucs4_to_utf8(chars, n, width, source.text, source.spans)
+    if bad >= 0:
+        value = str(array.reshape(-1)[bad])
+        raise EncodeError(
+            f"{name}[{bad}] is {short(ascii(value))}: a lone surrogate is no text", bad, value
+        )
+    return 0
+
+
+cdef Py_ssize_t ucs4_to_utf8(
+    const uint32_t* chars, Py_ssize_t n, Py_ssize_t width, uint8_t* out, Span* spans
+) noexcept nogil:
+    """Transcode n elements; returns the first that is no text, or -1."""
+    cdef Py_ssize_t i, k, length
+    cdef uint32_t code
+    for i in range(n):
+        length = width
+        while length and chars[length - 1] == 0:
+            length -= 1
+        spans[i].data = out
+        for k in range(length):
+            code = chars[k]
+            if code < 0x80:
+                out[0] = <uint8_t> code
+                out += 1
+            elif code < 0x800:
+                out[0] = <uint8_t> (0xc0 | code >> 6)
+                out[1] = <uint8_t> (0x80 | (code & 0x3f))
+                out += 2
+            elif code < 0x10000:
+                if code >= 0xd800 and code <= 0xdfff:
+                    return i
+                out[0] = <uint8_t> (0xe0 | code >> 12)
+                out[1] = <uint8_t> (0x80 | (code >> 6 & 0x3f))
+                out[2] = <uint8_t> (0x80 | (code & 0x3f))
+                out += 3
+            elif code <= 0x10ffff:
+                out[0] = <uint8_t> (0xf0 | code >> 18)
+                out[1] = <uint8_t> (0x80 | (code >> 12 & 0x3f))
+                out[2] = <uint8_t> (0x80 | (code >> 6 & 0x3f))
+                out[3] = <uint8_t> (0x80 | (code & 0x3f))
+                out += 4
+            else:
+                return i
+        spans[i].size = out - spans[i].data
+        chars += width
+    return -1
+
+
+cdef int take_fixed_bytes(Source source, array, bint strip) except -1:
+    """Point into a numpy S or V array; S pads its elements with NULs at the end, V does not."""
+    allot_spans(source)
+    cdef size_t width = array.dtype.itemsize
+    if width == 0:
+        memset(source.spans, 0, source.size * sizeof(Span))
+        return 0
+    array = np.ascontiguousarray(array).reshape(-1)
+    source.memory = memory_of(array.view(np.uint8))
+    source.array = array
+    cdef const uint8_t* data = <const uint8_t*> source.memory.view.buf
+    cdef Py_ssize_t i
+    cdef size_t length
+    with nogil:
+        for i in range(source.size):
+            length = width
+            while strip and length and data[length - 1] == 0:
+                length -= 1
+            source.spans[i].data = data
+            source.spans[i].size = length
+            data += width
+    return 0
+
+
+cdef int take_objects(Source source, array, dtype, name) except -1:
+    """Point into the str or the bytes objects of an array: all of one type."""
+    cdef list objects = array.tolist()
+    cdef Py_ssize_t i, length
+    cdef const char* text
+    allot_spans(source)
+    source.array = objects
+    source.kind = KIND_RAW if objects and isinstance(objects[0], bytes) else KIND_STRING
+    for i, element in enumerate(objects):
+        if source.kind == KIND_RAW and isinstance(element, bytes):
+            source.spans[i].data = <const uint8_t*> PyBytes_AS_STRING(element)
+            source.spans[i].size = PyBytes_GET_SIZE(element)
+        elif source.kind == KIND_STRING and isinstance(element, str):
+            try:
+                text = PyUnicode_AsUTF8AndSize(element, &length)
+            except UnicodeEncodeError:
+                raise EncodeError(
+                    f"{name}[{i}] is {short(ascii(element))}: a lone surrogate is no text",
+                    i,
+                    element,
+                ) from None
+            source.spans[i].data = <const uint8_t*> text
+            source.spans[i].size = length
+        else:
+            raise TypeError(
+                f"{name} of dtype {dtype} cannot be written: element {i} is a "
+                f"{type(element).__name__}; all must be str, or all bytes"
+            )
+    return 0
 
 
 cdef Py_ssize_t find_non_finite(Source source) noexcept nogil:

@@ -167,6 +167,8 @@ cdef object ELEMENT_DTYPES = {
 
 
 cdef void array_tags(int kind, uint32_t* arm, uint32_t* packed, uint32_t* single) noexcept nogil:
+    """The tag of MxArray's arm and those of its elements; what is not a number has no packed form."""
+    packed[0] = 0
     if kind == KIND_BOOL:
         arm[0], packed[0], single[0] = (
             MxArray_bool_values_TAG, BoolArray_values_PACKED, BoolArray_values_TAG)
@@ -179,9 +181,15 @@ cdef void array_tags(int kind, uint32_t* arm, uint32_t* packed, uint32_t* single
     elif kind == KIND_FLOAT:
         arm[0], packed[0], single[0] = (
             MxArray_float_values_TAG, FloatArray_values_PACKED, FloatArray_values_TAG)
-    else:
+    elif kind == KIND_DOUBLE:
         arm[0], packed[0], single[0] = (
             MxArray_double_values_TAG, DoubleArray_values_PACKED, DoubleArray_values_TAG)
+    elif kind == KIND_STRING:
+        arm[0], single[0] = MxArray_string_values_TAG, StringArray_values_TAG
+    elif kind == KIND_RAW:
+        arm[0], single[0] = MxArray_raw_values_TAG, RawArray_values_TAG
+    else:
+        arm[0], single[0] = MxArray_timestamp_values_TAG, TimestampArray_values_TAG
 
 
 def encode_value(array):
@@ -189,7 +197,7 @@ def encode_value(array):
 
     Parameters
     ----------
-    array : array_like of bool, int or float, any shape
+    array : array_like, any shape
         Elements travel in C order, the shape as the MxArray's ``dimensions``. A 0-d array
         is the scalar itself. Which dtype becomes which arm is as in `encode_write_bulk`.
 
@@ -211,38 +219,33 @@ def encode_value(array):
     if bad >= 0:
         raise non_finite_error(source, bad, "array")
     cdef WriteShape shape
-    memset(&shape, 0, sizeof(shape))
-    shape.kind = source.kind
-    shape.width = source.width
     cdef Py_ssize_t n = source.size
     cdef Py_ssize_t i
-    cdef size_t packed = n * shape.width
-    if not shape.width:
-        with nogil:
-            for i in range(n):
-                packed += payload_size(&shape, source.data, i)
+    shape_of(&shape, source)
 
     # A 0-d array is the scalar itself.
-    cdef Piece scalar
     cdef bytes message
     cdef uint8_t* out
     if arr.ndim == 0:
-        memset(&scalar, 0, sizeof(scalar))
-        add_variant(&scalar, source.kind)
-        message = PyBytes_FromStringAndSize(NULL, scalar.size + packed)
-        out = <uint8_t*> PyBytes_AS_STRING(message)
-        put_payload(put_bytes(out, scalar.data, scalar.size), &shape, source.data, 0)
-        return message
+        return scalar_value(&shape, source.data, 0)
 
     cdef Variant variant = variant_of(source.kind)
     cdef uint32_t arm, packed_tag, single_tag
     array_tags(source.kind, &arm, &packed_tag, &single_tag)
+    cdef size_t elements = n * shape.width
+    if not shape.width:
+        with nogil:
+            for i in range(n):
+                elements += payload_size(&shape, source.data, i)
+    cdef size_t values = elements       # the body of the XxxArray
+    if not packed_tag:
+        values += n * varint_size(single_tag)
+    elif n:
+        values += varint_size(packed_tag) + varint_size(elements)
+
     cdef bytes name = b"VT_ARRAY|" + variant.name[:variant.name_size]
     cdef bytes dimensions = b"".join([varint_bytes(extent) for extent in arr.shape])
-    cdef size_t values = 0          # the body of the XxxArray
-    if n:
-        values = varint_size(packed_tag) + varint_size(packed) + packed
-    cdef size_t body = (            # the body of the MxArray
+    cdef size_t body = (                # the body of the MxArray
         varint_size(MxArray_element_data_type_TAG) + varint_size(<uint64_t> variant.data_type)
         + text_size(MxArray_variant_type_TAG, name)
         + text_size(MxArray_dimensions_PACKED, dimensions)
@@ -265,16 +268,67 @@ def encode_value(array):
     out = put_text(out, MxArray_variant_type_TAG, name)
     out = put_text(out, MxArray_dimensions_PACKED, dimensions)
     out = put_varint(put_varint(out, arm), values)
-    if n:
-        out = put_varint(put_varint(out, packed_tag), packed)
-        with nogil:
-            if shape.width > 1:
-                out = put_bytes(out, source.data, packed)
-            else:
-                for i in range(n):
-                    out = put_payload(out, &shape, source.data, i)
+    if packed_tag and n:
+        out = put_varint(put_varint(out, packed_tag), elements)
+    with nogil:
+        if shape.width > 1:
+            out = put_bytes(out, source.data, elements)
+        else:
+            for i in range(n):
+                if not packed_tag:
+                    out = put_varint(out, single_tag)
+                out = put_payload(out, &shape, source.data, i)
     assert out == limit
     return message
+
+
+cdef void shape_of(WriteShape* shape, Source source) noexcept:
+    """What payload_size and put_payload need to know, for values outside a bulk write."""
+    memset(shape, 0, sizeof(WriteShape))
+    shape.kind = source.kind
+    shape.width = source.width
+    shape.per_second = source.per_second
+    add_variant(&shape.value, source.kind)
+
+
+cdef bytes scalar_value(const WriteShape* shape, const uint8_t* values, Py_ssize_t i):
+    """The MxValue of element i."""
+    cdef size_t size = shape.value.size + payload_size(shape, values, i)
+    cdef bytes message = PyBytes_FromStringAndSize(NULL, <Py_ssize_t> size)
+    cdef uint8_t* out = <uint8_t*> PyBytes_AS_STRING(message)
+    put_payload(put_bytes(out, shape.value.data, shape.value.size), shape, values, i)
+    return message
+
+
+def encode_values(array):
+    """Encode one MxValue an element.
+
+    Parameters
+    ----------
+    array : array_like, shape (n,)
+        As the values of `encode_write_bulk`.
+
+    Returns
+    -------
+    list of bytes
+        n MxValue messages.
+
+    Raises
+    ------
+    EncodeError, TypeError, ValueError
+        As `encode_write_bulk`.
+    """
+    arr = plain_array(array, "array")
+    if arr.ndim != 1:
+        raise ValueError(f"array must be one-dimensional, not of shape {arr.shape}")
+    cdef Source source = source_of(arr, "array")
+    cdef Py_ssize_t bad = find_non_finite(source)
+    if bad >= 0:
+        raise non_finite_error(source, bad, "array")
+    cdef WriteShape shape
+    cdef Py_ssize_t i
+    shape_of(&shape, source)
+    return [scalar_value(&shape, source.data, i) for i in range(source.size)]
 
 
 cdef bytes varint_bytes(number):
@@ -584,6 +638,34 @@ def decode_value(data):
             "MxValue.sparse_array_value",
         )
     return cell_object(message, cell.kind, cell.payload, cell.value)
+
+
+def decode_values(messages):
+    """Decode MxValue messages into one array.
+
+    Parameters
+    ----------
+    messages : sequence of bytes, length n
+
+    Returns
+    -------
+    ndarray, shape (n,)
+        Of the dtype that `decode_value` gives where all hold the same kind of number or
+        time, else an object array of what it gives for each.
+
+    Raises
+    ------
+    DecodeError
+        A message is not valid; ``offset`` counts in it.
+    """
+    cdef list values = [decode_value(message) for message in messages]
+    kinds = {type(value) for value in values}
+    if len(kinds) == 1 and issubclass(next(iter(kinds)), np.generic):
+        return np.array(values)
+    objects = np.empty(len(values), object)
+    for i, value in enumerate(values):
+        objects[i] = value
+    return objects
 
 
 cdef object cell_object(bytes message, int kind, int64_t payload, double value):
