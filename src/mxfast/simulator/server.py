@@ -153,6 +153,9 @@ class SimulatedGateway:
             options=[
                 ("grpc.max_receive_message_length", self._max_message_bytes),
                 ("grpc.max_send_message_length", self._max_message_bytes),
+                # Clients ping idle connections: the default would cut off one that does so
+                # more than once in five minutes.
+                ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
                 # Without this a second gateway on the same port would share its calls.
                 ("grpc.so_reuseport", 0),
             ]

@@ -1,0 +1,261 @@
+import asyncio
+import itertools
+import pickle
+
+import grpc
+import pytest
+
+import mxfast
+from mxfast import (
+    MalformedReplyError,
+    MxAccessError,
+    MxGatewayAuthenticationError,
+    MxGatewayAuthorizationError,
+    MxGatewayCommandError,
+    MxGatewayConnectionError,
+    MxGatewayError,
+    MxGatewaySessionError,
+    MxGatewayTimeoutError,
+    MxGatewayTransportError,
+    MxGatewayWorkerError,
+    Session,
+)
+from mxfast.auth import Redactor
+from mxfast.contract import mxaccess_gateway as pb
+from mxfast.errors import from_rpc_error, is_failure
+from tests.conftest import KEY, SECRET, Context, ScriptedGateway, ok
+
+CODES = {
+    grpc.StatusCode.UNAUTHENTICATED: MxGatewayAuthenticationError,
+    grpc.StatusCode.PERMISSION_DENIED: MxGatewayAuthorizationError,
+    grpc.StatusCode.DEADLINE_EXCEEDED: MxGatewayTimeoutError,
+    grpc.StatusCode.UNAVAILABLE: MxGatewayConnectionError,
+    grpc.StatusCode.NOT_FOUND: MxGatewaySessionError,
+    grpc.StatusCode.FAILED_PRECONDITION: MxGatewaySessionError,
+    grpc.StatusCode.ALREADY_EXISTS: MxGatewaySessionError,
+    grpc.StatusCode.RESOURCE_EXHAUSTED: MxGatewaySessionError,
+    grpc.StatusCode.INVALID_ARGUMENT: MxGatewayCommandError,
+    grpc.StatusCode.CANCELLED: MxGatewayTransportError,
+    grpc.StatusCode.UNKNOWN: MxGatewayTransportError,
+    grpc.StatusCode.INTERNAL: MxGatewayTransportError,
+    grpc.StatusCode.UNIMPLEMENTED: MxGatewayTransportError,
+    grpc.StatusCode.ABORTED: MxGatewayTransportError,
+    grpc.StatusCode.OUT_OF_RANGE: MxGatewayTransportError,
+    grpc.StatusCode.DATA_LOSS: MxGatewayTransportError,
+}
+
+PROTOCOL = {
+    pb.PROTOCOL_STATUS_CODE_UNSPECIFIED: MalformedReplyError,
+    pb.PROTOCOL_STATUS_CODE_INVALID_REQUEST: MxGatewayCommandError,
+    pb.PROTOCOL_STATUS_CODE_SESSION_NOT_FOUND: MxGatewaySessionError,
+    pb.PROTOCOL_STATUS_CODE_SESSION_NOT_READY: MxGatewaySessionError,
+    pb.PROTOCOL_STATUS_CODE_WORKER_UNAVAILABLE: MxGatewayWorkerError,
+    pb.PROTOCOL_STATUS_CODE_TIMEOUT: MxGatewayTimeoutError,
+    pb.PROTOCOL_STATUS_CODE_CANCELED: MxGatewayCommandError,
+    pb.PROTOCOL_STATUS_CODE_PROTOCOL_VIOLATION: MxGatewayWorkerError,
+    pb.PROTOCOL_STATUS_CODE_MXACCESS_FAILURE: MxAccessError,
+    99: MxGatewayCommandError,
+}
+
+
+def nested_text(error: BaseException | None) -> str:
+    """Everything that a traceback, a log or a repr could show of an error."""
+    text = ""
+    while error is not None:
+        text += f"{error}{error!r}{error.args}{error.__dict__}"
+        error = error.__cause__ or error.__context__
+    return text
+
+
+def test_every_code_and_protocol_status_has_its_row() -> None:
+    assert set(CODES) == set(grpc.StatusCode) - {grpc.StatusCode.OK}
+    assert set(PROTOCOL) - {99} == set(pb.ProtocolStatusCode.values()) - {
+        pb.PROTOCOL_STATUS_CODE_OK
+    }
+
+
+@pytest.mark.parametrize("code", CODES, ids=lambda code: code.name)
+async def test_grpc_code(
+    scripted: ScriptedGateway, scripted_session: Session, code: grpc.StatusCode
+) -> None:
+    async def fail(request: bytes, context: Context) -> bytes:
+        await context.abort(code, f"refused {KEY} and {SECRET}")
+        raise AssertionError
+
+    scripted.unary["Invoke"] = fail
+    with pytest.raises(MxGatewayError, match=code.name) as caught:
+        await scripted_session.write(1, 2, 3.0)
+    assert type(caught.value) is CODES[code]
+    assert caught.value.code is code
+    assert caught.value.operation == "write"
+    assert str(caught.value).startswith("write: ")
+    assert "refused mxgw_test_***" in str(caught.value)
+    assert SECRET not in nested_text(caught.value)
+
+
+@pytest.mark.parametrize("number", PROTOCOL)
+async def test_protocol_status(
+    scripted: ScriptedGateway, scripted_session: Session, number: int
+) -> None:
+    status = pb.ProtocolStatus(code=number, message=f"told by {KEY}")  # type: ignore[arg-type]
+    scripted.reply_with(pb.MxCommandReply(protocol_status=status))
+    with pytest.raises(MxGatewayError) as caught:
+        await scripted_session.register("x")
+    assert type(caught.value) is PROTOCOL[number]
+    assert isinstance(caught.value.reply, pb.MxCommandReply)
+    assert caught.value.reply.protocol_status.code == number
+    assert caught.value.code is None
+    assert SECRET not in str(caught.value)
+    if number == 99:
+        assert "protocol status 99" in str(caught.value), "an unknown number is shown as such"
+
+
+def test_python_bases() -> None:
+    assert issubclass(MxGatewayTimeoutError, TimeoutError)
+    assert issubclass(MxGatewayConnectionError, ConnectionError)
+    assert issubclass(MxGatewayAuthenticationError, PermissionError)
+    assert issubclass(MxGatewayAuthorizationError, PermissionError)
+    for name in mxfast.__all__:
+        if name.endswith("Error") and name not in ("EncodeError", "DecodeError", "WriteError"):
+            assert issubclass(getattr(mxfast, name), MxGatewayError)
+
+
+@pytest.mark.parametrize("status", ["deadline", "protocol"])
+async def test_a_deadline_says_that_the_outcome_is_unknown(
+    scripted: ScriptedGateway, scripted_session: Session, status: str
+) -> None:
+    async def late(request: bytes, context: Context) -> bytes:
+        await context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, "")
+        raise AssertionError
+
+    if status == "deadline":
+        scripted.unary["Invoke"] = late
+    else:
+        code = pb.PROTOCOL_STATUS_CODE_TIMEOUT
+        scripted.reply_with(pb.MxCommandReply(protocol_status=pb.ProtocolStatus(code=code)))
+    with pytest.raises(TimeoutError, match="outcome is unknown"):
+        await scripted_session.write(1, 2, 3.0)
+
+
+async def test_call_timeout(scripted: ScriptedGateway) -> None:
+    async def never(request: bytes, context: Context) -> bytes:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    scripted.unary["Invoke"] = never
+    async with await scripted.connect(call_timeout=0.05) as client:
+        session = await client.open_session()
+        with pytest.raises(MxGatewayTimeoutError, match="DEADLINE_EXCEEDED"):
+            await session.ping()
+
+
+def test_an_error_without_a_code() -> None:
+    error = from_rpc_error(
+        grpc.RpcError(f"broke off {KEY}"),
+        "write",
+        endpoint="plant:1",
+        key=None,
+        redact=Redactor(KEY),
+    )
+    assert type(error) is MxGatewayTransportError
+    assert error.code is None
+    assert "broke off mxgw_test_***" in str(error)
+
+
+def test_missing_key_is_said() -> None:
+    class Unauthenticated(grpc.RpcError):
+        def code(self) -> grpc.StatusCode:
+            return grpc.StatusCode.UNAUTHENTICATED
+
+    error = from_rpc_error(
+        Unauthenticated(), "open_session", endpoint="plant:1", key=None, redact=Redactor(None)
+    )
+    assert "none was given" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("success", "category"),
+    list(itertools.product([-1, 0, 1], [*pb.MxStatusCategory.values(), 42])),
+)
+def test_status_rule(success: int, category: int) -> None:
+    harmless = {
+        pb.MX_STATUS_CATEGORY_UNSPECIFIED,
+        pb.MX_STATUS_CATEGORY_UNKNOWN,
+        pb.MX_STATUS_CATEGORY_OK,
+        pb.MX_STATUS_CATEGORY_PENDING,
+    }
+    status = pb.MxStatusProxy(success=success, category=category)  # type: ignore[arg-type]
+    assert is_failure(status) == (success == 0 and category not in harmless)
+
+
+async def test_mxaccess_failure_in_words(
+    scripted: ScriptedGateway, scripted_session: Session
+) -> None:
+    # The contract notes' failure of a Write.
+    reply = pb.MxCommandReply(
+        protocol_status=pb.ProtocolStatus(code=pb.PROTOCOL_STATUS_CODE_MXACCESS_FAILURE),
+        hresult=-2147220992,
+        statuses=[
+            pb.MxStatusProxy(success=1, category=pb.MX_STATUS_CATEGORY_OK),
+            pb.MxStatusProxy(
+                category=pb.MX_STATUS_CATEGORY_SECURITY_ERROR,
+                detail=1012,
+                detected_by=pb.MX_STATUS_SOURCE_RESPONDING_LMX,
+                diagnostic_text=f"for {KEY}",
+            ),
+            pb.MxStatusProxy(category=77, detail=902, detected_by=55),  # type: ignore[arg-type]
+        ],
+    )
+    scripted.reply_with(
+        pb.MxCommandReply(protocol_status=ok(), add_item=pb.AddItemReply(item_handle=7))
+    )
+    await scripted_session.add_item(1, "Tank1.Level")
+    scripted.reply_with(reply)
+    with pytest.raises(MxAccessError) as caught:
+        await scripted_session.write(1, 7, 2.0)
+    text = str(caught.value)
+    assert "item 7 (Tank1.Level)" in text
+    assert "security error 1012 (the attribute is secured: it needs WriteSecured)" in text
+    assert "detected by responding lmx" in text
+    assert "status category 77 902, detected by status source 55" in text
+    assert "HRESULT 0x80040200" in text
+    assert "ok" not in text.split("; ")
+    assert SECRET not in text
+    assert caught.value.reply == reply
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        pb.MxCommandReply(
+            statuses=[pb.MxStatusProxy(category=pb.MX_STATUS_CATEGORY_WARNING)],
+        ),
+        pb.MxCommandReply(hresult=-1),
+        pb.MxCommandReply(
+            protocol_status=pb.ProtocolStatus(code=pb.PROTOCOL_STATUS_CODE_MXACCESS_FAILURE)
+        ),
+    ],
+    ids=["status", "hresult", "protocol"],
+)
+async def test_invoke_checks_mxaccess_and_invoke_raw_does_not(
+    scripted: ScriptedGateway, scripted_session: Session, reply: pb.MxCommandReply
+) -> None:
+    if not reply.HasField("protocol_status"):
+        reply.protocol_status.CopyFrom(ok())
+    scripted.reply_with(reply)
+    command = pb.MxCommand(kind=pb.MX_COMMAND_KIND_PING, ping=pb.PingCommand())
+    with pytest.raises(MxAccessError):
+        await scripted_session.invoke(command)
+    assert await scripted_session.invoke_raw(command) == reply
+
+
+def test_errors_can_be_pickled() -> None:
+    error = MxGatewayTimeoutError(
+        "too late",
+        code=grpc.StatusCode.DEADLINE_EXCEEDED,
+        operation="write",
+    )
+    copy = pickle.loads(pickle.dumps(error))
+    assert type(copy) is MxGatewayTimeoutError
+    assert str(copy) == "write: too late"
+    assert (copy.code, copy.operation) == (error.code, "write")

@@ -1,0 +1,256 @@
+from array import array
+from datetime import UTC, datetime, timedelta, timezone
+from decimal import Decimal
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mxfast import EncodeError, codec, from_mx_value, to_mx_value
+from mxfast.contract import mxaccess_gateway as pb
+
+NOON = datetime(2026, 3, 1, 12, 0, 0, 250_000, tzinfo=UTC)
+
+# value, variant_type, data type, arm, what the arm holds
+SCALARS: list[tuple[Any, str, int, str, Any]] = [
+    (True, "VT_BOOL", pb.MX_DATA_TYPE_BOOLEAN, "bool_value", True),
+    (np.False_, "VT_BOOL", pb.MX_DATA_TYPE_BOOLEAN, "bool_value", False),
+    (5, "VT_I4", pb.MX_DATA_TYPE_INTEGER, "int32_value", 5),
+    (-(2**31), "VT_I4", pb.MX_DATA_TYPE_INTEGER, "int32_value", -(2**31)),
+    (2**31, "VT_I8", pb.MX_DATA_TYPE_INTEGER, "int64_value", 2**31),
+    (2**63 - 1, "VT_I8", pb.MX_DATA_TYPE_INTEGER, "int64_value", 2**63 - 1),
+    (np.int8(-3), "VT_I4", pb.MX_DATA_TYPE_INTEGER, "int32_value", -3),
+    (np.uint16(3), "VT_I4", pb.MX_DATA_TYPE_INTEGER, "int32_value", 3),
+    (np.int32(3), "VT_I4", pb.MX_DATA_TYPE_INTEGER, "int32_value", 3),
+    (np.uint32(3), "VT_I8", pb.MX_DATA_TYPE_INTEGER, "int64_value", 3),
+    (np.int64(3), "VT_I8", pb.MX_DATA_TYPE_INTEGER, "int64_value", 3),
+    (np.uint64(3), "VT_I8", pb.MX_DATA_TYPE_INTEGER, "int64_value", 3),
+    (1.5, "VT_R8", pb.MX_DATA_TYPE_DOUBLE, "double_value", 1.5),
+    (np.float64(1.5), "VT_R8", pb.MX_DATA_TYPE_DOUBLE, "double_value", 1.5),
+    (np.float32(1.5), "VT_R4", pb.MX_DATA_TYPE_FLOAT, "float_value", 1.5),
+    (np.float16(1.5), "VT_R4", pb.MX_DATA_TYPE_FLOAT, "float_value", 1.5),
+    ("größer", "VT_BSTR", pb.MX_DATA_TYPE_STRING, "string_value", "größer"),
+    (np.str_("x"), "VT_BSTR", pb.MX_DATA_TYPE_STRING, "string_value", "x"),
+    (b"\x00\xff", "VT_RECORD", pb.MX_DATA_TYPE_UNKNOWN, "raw_value", b"\x00\xff"),
+    (bytearray(b"ab"), "VT_RECORD", pb.MX_DATA_TYPE_UNKNOWN, "raw_value", b"ab"),
+    (np.void(b"a\x00"), "VT_RECORD", pb.MX_DATA_TYPE_UNKNOWN, "raw_value", b"a\x00"),
+    (np.array(2.5), "VT_R8", pb.MX_DATA_TYPE_DOUBLE, "double_value", 2.5),
+    (np.array(2, ">i2"), "VT_I4", pb.MX_DATA_TYPE_INTEGER, "int32_value", 2),
+]
+
+
+@pytest.mark.parametrize(("value", "variant", "data_type", "arm", "held"), SCALARS)
+def test_scalar(value: Any, variant: str, data_type: int, arm: str, held: Any) -> None:
+    message = to_mx_value(value)
+    assert message.variant_type == variant
+    assert message.data_type == data_type
+    assert message.WhichOneof("kind") == arm
+    assert getattr(message, arm) == held
+    assert not message.is_null
+    back = from_mx_value(message)
+    assert back == held
+    assert type(back) is type(held)
+
+
+def test_none() -> None:
+    message = to_mx_value(None)
+    assert message.is_null
+    assert (message.variant_type, message.data_type) == ("VT_NULL", pb.MX_DATA_TYPE_NO_DATA)
+    assert from_mx_value(message) is None
+
+
+@pytest.mark.parametrize(
+    "time",
+    [
+        NOON,
+        NOON.replace(tzinfo=None),
+        NOON.astimezone(timezone(timedelta(hours=-5))),
+        np.datetime64(NOON.replace(tzinfo=None)),
+        np.datetime64(NOON.replace(tzinfo=None), "ns"),
+    ],
+)
+def test_time(time: Any) -> None:
+    message = to_mx_value(time)
+    assert (message.variant_type, message.data_type) == ("VT_DATE", pb.MX_DATA_TYPE_TIME)
+    assert from_mx_value(message) == NOON
+    assert from_mx_value(message).tzinfo is UTC
+
+
+@given(st.datetimes(timezones=st.just(UTC)))
+def test_every_time_comes_back(time: datetime) -> None:
+    assert from_mx_value(to_mx_value(time)) == time
+
+
+@given(
+    st.booleans()
+    | st.integers(-(2**63), 2**63 - 1)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(st.characters(codec="utf-8"))
+    | st.binary()
+    | st.none()
+)
+def test_every_scalar_comes_back(value: Any) -> None:
+    back = from_mx_value(to_mx_value(value))
+    assert back == value
+    assert type(back) is type(value)
+
+
+@pytest.mark.parametrize(
+    "dtype", ["?", "i1", "i2", "i4", "i8", "u1", "u4", "f2", "f4", "f8", ">f8"]
+)
+@pytest.mark.parametrize("shape", [(3,), (2, 3), (0,), (2, 0), (1, 2, 2)])
+def test_arrays_are_the_codecs(dtype: str, shape: tuple[int, ...]) -> None:
+    values = np.arange(np.prod(shape)).reshape(shape).astype(dtype)
+    message = to_mx_value(values)
+    assert message == pb.MxValue.FromString(codec.encode_value(values))
+    back = from_mx_value(message)
+    assert back.shape == shape
+    assert np.array_equal(back, values)
+
+
+def test_fortran_order_is_kept_by_index() -> None:
+    values = np.asfortranarray(np.arange(6.0).reshape(2, 3))
+    assert np.array_equal(from_mx_value(to_mx_value(values)), values)
+
+
+@pytest.mark.parametrize(
+    ("value", "variant", "arm", "expected"),
+    [
+        ([1, 2], "VT_I4", "int32_values", [1, 2]),
+        ((1, 2**40), "VT_I8", "int64_values", [1, 2**40]),
+        ([1, 2.5], "VT_R8", "double_values", [1.0, 2.5]),
+        ([np.float32(1), 2], "VT_R8", "double_values", [1.0, 2.0]),
+        ([True, False], "VT_BOOL", "bool_values", [True, False]),
+        (["a", "b"], "VT_BSTR", "string_values", ["a", "b"]),
+        ([b"a\x00"], "VT_RECORD", "raw_values", [b"a\x00"]),
+        ([[1, 2], [3, 4]], "VT_I4", "int32_values", [[1, 2], [3, 4]]),
+        (np.array(["a", "bc"]), "VT_BSTR", "string_values", ["a", "bc"]),
+        (np.array(["a", "bc"], object), "VT_BSTR", "string_values", ["a", "bc"]),
+        (np.array([b"a", b"bc"]), "VT_RECORD", "raw_values", [b"a", b"bc"]),
+        (np.array([b"a\x00"], "V2"), "VT_RECORD", "raw_values", [b"a\x00"]),
+        (array("d", [1.0, 2.0]), "VT_R8", "double_values", [1.0, 2.0]),
+        (memoryview(b"ab"), "VT_I4", "int32_values", [97, 98]),
+    ],
+)
+def test_sequences(value: Any, variant: str, arm: str, expected: list[Any]) -> None:
+    message = to_mx_value(value)
+    assert message.variant_type == f"VT_ARRAY|{variant}"
+    assert message.array_value.WhichOneof("values") == arm
+    assert message.data_type == message.array_value.element_data_type
+    assert from_mx_value(message).tolist() == expected
+
+
+def test_array_of_times() -> None:
+    times = np.array(["1969-12-31T23:59:59.999999999", "2026-03-01T12:00"], "datetime64[ns]")
+    back = from_mx_value(to_mx_value(times))
+    assert back.dtype == "datetime64[ns]"
+    assert np.array_equal(back, times)
+    assert np.array_equal(
+        from_mx_value(to_mx_value([NOON])), np.array([NOON.replace(tzinfo=None)], "M8[ns]")
+    )
+
+
+@pytest.mark.parametrize(
+    "value", [float("nan"), float("inf"), np.float32("-inf"), np.array("nan", "f8")]
+)
+def test_non_finite_scalar(value: Any) -> None:
+    with pytest.raises(ValueError, match="finite"):
+        to_mx_value(value)
+
+
+@pytest.mark.parametrize(
+    ("value", "index"),
+    [
+        ([1.0, float("nan")], 1),
+        ([[1.0, 2.0], [float("inf"), 3.0]], 2),
+        (np.array([np.nan, 1]), 0),
+        (np.array([0, 1, -np.inf], "f4"), 2),
+        (np.array([[0, np.nan], [1, 1]]), 1),
+        ([1, 2**63], 1),
+        (np.array([1, 2**63], "u8"), 1),
+        (np.array(["2026-01-01", "NaT"], "M8[s]"), 1),
+        (np.array([0, 10**13], "M8[s]"), 1),
+        (np.array([0, 10**12], "M8[Y]"), 1),
+    ],
+)
+def test_bad_element_is_named(value: Any, index: int) -> None:
+    with pytest.raises(EncodeError, match=f"element {index} ") as caught:
+        to_mx_value(value)
+    assert caught.value.index == index
+
+
+@pytest.mark.parametrize("value", [2**63, -(2**63) - 1, np.uint64(2**64 - 1)])
+def test_integer_beyond_64_bits(value: Any) -> None:
+    with pytest.raises(ValueError, match="64 bits"):
+        to_mx_value(value)
+
+
+@pytest.mark.parametrize(
+    ("value", "named"),
+    [
+        (1j, "complex"),
+        (object(), "object"),
+        ({"a": 1}, "dict"),
+        ({1, 2}, "set"),
+        (Decimal(1), "Decimal"),
+        (timedelta(1), "timedelta"),
+        (NOON.date(), "date"),
+        (np.timedelta64(1, "s"), "timedelta64"),
+        (np.array([1j]), "complex128"),
+        (np.array([1], "m8[s]"), "timedelta64"),
+        (np.zeros(1, [("a", "i4")]), "a"),
+        (np.ma.array([1.0], mask=[True]), "masked"),
+        (np.array([1, "a"], object), "str"),
+        ([1, "a"], "element 1 is a str"),
+        ([True, 1], "element 1 is a int"),
+        ([None, 1.0], "element 0 is a NoneType"),
+        ([1, np.timedelta64(1, "s")], "element 1 is a timedelta64"),
+        ([1.0, None], "element 1 is a NoneType"),
+        ([object()], "element 0 is a object"),
+        ([], "empty list"),
+    ],
+)
+def test_what_has_no_type(value: Any, named: str) -> None:
+    with pytest.raises(TypeError, match=named):
+        to_mx_value(value)
+
+
+def test_ragged_list() -> None:
+    with pytest.raises(ValueError, match="row 1"):
+        to_mx_value([[1, 2], [3]])
+
+
+def test_errors_quote_at_most_40_characters() -> None:
+    with pytest.raises(TypeError) as caught:
+        to_mx_value([1, "x" * 1000])
+    assert len(str(caught.value)) < 200
+
+
+def test_data_type_is_declared_and_nothing_converted() -> None:
+    message = to_mx_value(5, data_type=pb.MX_DATA_TYPE_ELAPSED_TIME)
+    assert message.data_type == pb.MX_DATA_TYPE_ELAPSED_TIME
+    assert message.int32_value == 5
+    message = to_mx_value([5], data_type=pb.MX_DATA_TYPE_ENUM)
+    assert message.array_value.element_data_type == pb.MX_DATA_TYPE_ENUM
+
+
+def test_message_goes_through_as_it_is() -> None:
+    message = pb.MxValue(sparse_array_value=pb.MxSparseArray(total_length=3))
+    assert to_mx_value(message) is message
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        pb.MxValue(raw_data_type=42, raw_diagnostic="no projection"),
+        pb.MxValue(sparse_array_value=pb.MxSparseArray(total_length=3)),
+        pb.MxValue(timestamp_value={"seconds": 2**55}),
+        pb.MxValue(array_value=pb.MxArray()),
+        pb.MxValue(array_value={"timestamp_values": {"values": [{"seconds": 2**40}]}}),
+        pb.MxValue(array_value={"int32_values": {"values": [1, 2]}, "dimensions": [3]}),
+    ],
+)
+def test_what_cannot_be_converted_is_kept(message: pb.MxValue) -> None:
+    assert from_mx_value(message) is message
