@@ -565,7 +565,7 @@ async def test_cancellation(
         with pytest.raises(TimeoutError) as late:
             async with asyncio.timeout(0.2):
                 await writing
-        cancelled = late.value.__cause__
+        cancelled = late.value.__context__
     assert cancelled.result.outcome.tolist() == [ACCEPTED] * 2 + [UNKNOWN] + [NOT_SENT] * 2
     await left.wait()
     assert len(writes.requests) == 3

@@ -434,7 +434,7 @@ class Session:
             the exception's ``result`` has an outcome for every value.
         asyncio.CancelledError
             As usual, with the same ``result``; under `asyncio.timeout` it is the
-            ``__cause__`` of the TimeoutError.
+            ``__context__`` of the TimeoutError.
         """
         self._require_open("write_array")
         server = _handle(server_handle, "server_handle")
