@@ -19,24 +19,19 @@ from mxfast.cli.table import Table, read_table
 from mxfast.cli.tags import in_bulks, read_tags
 
 
-class Speed(click.ParamType[float | None]):
-    """``max``, or how many times real time; None stands for ``max``."""
-
-    name = "max|N"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> float | None:
-        """Return the factor."""
-        if value is None or value == "max":
-            return None
-        try:
-            factor = float(value)
-        except ValueError:
-            factor = 0.0
-        if not 0 < factor < float("inf"):
-            self.fail(f"{value!r} is neither 'max' nor a number above 0", param, ctx)
-        return factor
+def parse_speed(_: click.Context, parameter: click.Parameter, value: str) -> float | None:
+    """Return how many times real time; None stands for ``max``."""
+    if value == "max":
+        return None
+    try:
+        speed = float(value)
+    except ValueError:
+        speed = 0.0
+    if not 0 < speed < float("inf"):
+        raise click.BadParameter(
+            f"{value!r} is neither 'max' nor a number above 0", param=parameter
+        )
+    return speed
 
 
 @dataclass
@@ -76,7 +71,8 @@ class Replay:
 )
 @click.option(
     "--speed",
-    type=Speed(),
+    metavar="max|N",
+    callback=parse_speed,
     default="max",
     show_default=True,
     help="As fast as the gateway takes it, or N times real time.",
