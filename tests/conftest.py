@@ -1,9 +1,11 @@
 """Gateways to test against: the simulated one, and one that answers by script."""
 
+import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, Self
 
 import grpc
+import hypothesis
 import pytest
 
 from mxfast import GatewayClient, Session
@@ -15,6 +17,16 @@ Unary = Callable[[bytes, Context], Awaitable[bytes]]
 Stream = Callable[[bytes, Context], AsyncIterator[bytes]]
 
 SESSION_ID = "session-scripted"
+# A busy machine is no failure: nothing is timed here.
+hypothesis.settings.register_profile(
+    "mxfast", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("mxfast")
+
+# A shell that starts the tests in the background has them ignore Ctrl-C, and every process
+# that they start would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
 KEY = "mxgw_test_d0ntShowThis"
 SECRET = "d0ntShowThis"
 

@@ -107,13 +107,13 @@ def test_ctrl_c_stops_the_demo_and_its_gateway():
     os.close(inside)
     output = ""
     while "writing" not in output:
-        output += os.read(terminal, 4096).decode()
+        output += os.read(terminal, 4096).decode(errors="replace")
     children = Path(f"/proc/{demo.pid}/task/{demo.pid}/children")
     gateways = [int(pid) for pid in children.read_text().split()]
     assert len(gateways) == 1
     demo.send_signal(signal.SIGINT)
     with contextlib.suppress(OSError):  # how a terminal says that nobody writes any more
-        while part := os.read(terminal, 4096).decode():
+        while part := os.read(terminal, 4096).decode(errors="replace"):
             output += part
     os.close(terminal)
     assert demo.wait() == 130
