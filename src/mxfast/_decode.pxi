@@ -51,24 +51,6 @@ cdef inline const uint8_t* read_status(
 
 # ---------------------------------------------------------------- events
 
-ctypedef struct EventRow:
-    int32_t family
-    int32_t server_handle
-    int32_t item_handle
-    int32_t quality
-    uint64_t sequence
-    int64_t source_seconds
-    int64_t source_nanos
-    int64_t gateway_seconds
-    int64_t gateway_nanos
-    uint64_t requested
-    uint64_t oldest
-    uint8_t has_source
-    uint8_t has_gateway
-    uint8_t ok
-    uint8_t is_gap
-
-
 cdef const uint8_t* read_gap(
     const uint8_t* p, const uint8_t* end, EventRow* row, Fault* fault
 ) noexcept nogil:
@@ -105,13 +87,17 @@ cdef inline bint read_event(
 ) noexcept nogil:
     cdef const uint8_t* start = p
     cdef const uint8_t* end = p + size
+    cdef const uint8_t* at
     cdef uint32_t tag
     cdef Varint v
     cdef Span span
     # Field by field: gcc makes a memset of this size a `rep stos`, an eighth of the whole.
     row.family = row.server_handle = row.item_handle = row.quality = 0
     row.sequence = 0
-    row.source_seconds = row.source_nanos = row.gateway_seconds = row.gateway_nanos = 0
+    row.item_mark.size = row.sequence_mark.size = 0
+    clear_stamp(&row.source)
+    clear_stamp(&row.gateway)
+    clear_stamp(&row.worker)
     row.has_source = row.has_gateway = row.is_gap = False
     row.ok = True
     row.requested = row.oldest = 0
@@ -134,9 +120,11 @@ cdef inline bint read_event(
             p = v.p
             row.server_handle = <int32_t> v.value
         elif tag == MxEvent_item_handle_TAG:
+            at = p
             v = get_varint(p, end, fault)
             p = v.p
             row.item_handle = <int32_t> v.value
+            mark(&row.item_mark, at, p)
         elif tag == MxEvent_value_TAG:
             p = read_value_field(p, end, start, cell, fault)
         elif tag == MxEvent_quality_TAG:
@@ -145,16 +133,20 @@ cdef inline bint read_event(
             row.quality = <int32_t> v.value
         elif tag == MxEvent_source_timestamp_TAG:
             row.has_source = True
-            p = read_timestamp(p, end, &row.source_seconds, &row.source_nanos, fault)
+            p = read_timestamp(p, end, &row.source, fault)
         elif tag == MxEvent_statuses_TAG:
             p = read_status(p, end, &row.ok, fault)
         elif tag == MxEvent_worker_sequence_TAG:
+            at = p
             v = get_varint(p, end, fault)
             p = v.p
             row.sequence = v.value
+            mark(&row.sequence_mark, at, p)
+        elif tag == MxEvent_worker_timestamp_TAG:
+            p = read_timestamp(p, end, &row.worker, fault)
         elif tag == MxEvent_gateway_receive_timestamp_TAG:
             row.has_gateway = True
-            p = read_timestamp(p, end, &row.gateway_seconds, &row.gateway_nanos, fault)
+            p = read_timestamp(p, end, &row.gateway, fault)
         elif tag == MxEvent_raw_status_TAG:
             p = get_string(p, end, &span, fault)
         elif tag == MxEvent_replay_gap_TAG:
@@ -257,18 +249,18 @@ cdef EventColumns decode_spans(list messages, Span* spans, Py_ssize_t count):
         spans[m].size = PyBytes_GET_SIZE(message)
 
     columns = (
-        new_column(count, np.int32),     # family
-        new_column(count, np.int32),     # server_handle
-        new_column(count, np.int32),     # item_handle
-        new_column(count, np.uint64),    # worker_sequence
-        new_column(count, np.int32),     # quality
-        new_column(count, np.int64),     # source_timestamp
-        new_column(count, np.int64),     # gateway_timestamp
-        new_column(count, np.bool_),     # ok
-        new_column(count, np.uint8),     # kind
-        new_column(count, np.int64),     # payload
-        new_column(count, np.float64),   # value
-        new_column(count, np.int64),     # message_index
+        empty(count, DTYPE_INT32),     # family
+        empty(count, DTYPE_INT32),     # server_handle
+        empty(count, DTYPE_INT32),     # item_handle
+        empty(count, DTYPE_UINT64),    # worker_sequence
+        empty(count, DTYPE_INT32),     # quality
+        empty(count, DTYPE_INT64),     # source_timestamp
+        empty(count, DTYPE_INT64),     # gateway_timestamp
+        empty(count, DTYPE_BOOL),     # ok
+        empty(count, DTYPE_UINT8),     # kind
+        empty(count, DTYPE_INT64),     # payload
+        empty(count, DTYPE_FLOAT64),   # value
+        empty(count, DTYPE_INT64),     # message_index
     )
     cdef list memories = [memory_of(column, PyBUF_WRITABLE) for column in columns]
     cdef int32_t* family = <int32_t*> (<Memory> memories[0]).view.buf
@@ -289,29 +281,55 @@ cdef EventColumns decode_spans(list messages, Span* spans, Py_ssize_t count):
     cdef Fault fault
     cdef list gaps = []
     cdef bint fine = True
+    cdef EventLayouts layouts
+    cdef const EventLayout* layout
+    cdef const EventRow* row_constants
+    cdef const uint8_t* p
     memset(&fault, 0, sizeof(fault))
+    layouts_begin(&layouts)
     with nogil:
         for m in range(count):
-            fine = read_event(spans[m].data, spans[m].size, &row, &cell, &fault)
-            if not fine:
-                break
-            if row.is_gap:
-                with gil:
-                    gaps.append((n, row.requested, row.oldest))
-                continue
-            family[n] = row.family
-            server_handle[n] = row.server_handle
-            item_handle[n] = row.item_handle
-            sequence[n] = row.sequence
-            quality[n] = row.quality
-            source[n] = nanoseconds(row.source_seconds, row.source_nanos) if row.has_source else NAT
-            gateway[n] = (
-                nanoseconds(row.gateway_seconds, row.gateway_nanos) if row.has_gateway else NAT
-            )
-            ok[n] = row.ok
-            kind[n] = cell.kind
-            payload[n] = cell.payload
-            value[n] = cell.value
+            if m + AHEAD < count:
+                mxf_prefetch(spans[m + AHEAD].data)
+            layout = layouts_find(&layouts, spans[m].data, spans[m].size)
+            if layout != NULL:
+                # Told by its layout: constants from there, variables from where they stand.
+                p = spans[m].data
+                row_constants = &layout.row
+                item_handle[n] = <int32_t> field_at(p, &layout.item)
+                sequence[n] = field_at(p, &layout.sequence)
+                source[n] = nanoseconds(
+                    <int64_t> field_at(p, &layout.source_seconds),
+                    <int32_t> field_at(p, &layout.source_nanos),
+                ) if row_constants.has_source else NAT
+                gateway[n] = nanoseconds(
+                    row_constants.gateway.seconds, <int32_t> field_at(p, &layout.gateway_nanos)
+                ) if row_constants.has_gateway else NAT
+                kind[n] = layout.kind
+                layout_number(layout, p, payload + n, value + n)
+            else:
+                fine = read_event(spans[m].data, spans[m].size, &row, &cell, &fault)
+                if not fine:
+                    break
+                if row.is_gap:
+                    with gil:
+                        gaps.append((n, row.requested, row.oldest))
+                    continue
+                layouts_learn(&layouts, spans[m].data, spans[m].size, &row, &cell)
+                row_constants = &row
+                item_handle[n] = row.item_handle
+                sequence[n] = row.sequence
+                source[n] = nanoseconds(row.source.seconds, row.source.nanos) if row.has_source else NAT
+                gateway[n] = (
+                    nanoseconds(row.gateway.seconds, row.gateway.nanos) if row.has_gateway else NAT
+                )
+                kind[n] = cell.kind
+                payload[n] = cell.payload
+                value[n] = cell.value
+            family[n] = row_constants.family
+            server_handle[n] = row_constants.server_handle
+            quality[n] = row_constants.quality
+            ok[n] = row_constants.ok
             index[n] = m
             n += 1
     if not fine:
@@ -326,8 +344,8 @@ cdef EventColumns decode_spans(list messages, Span* spans, Py_ssize_t count):
     events.item_handle = sealed(columns[2])
     events.worker_sequence = sealed(columns[3])
     events.quality = sealed(columns[4])
-    events.source_timestamp = sealed(columns[5].view("datetime64[ns]"))
-    events.gateway_timestamp = sealed(columns[6].view("datetime64[ns]"))
+    events.source_timestamp = sealed(columns[5].view(DTYPE_TIME))
+    events.gateway_timestamp = sealed(columns[6].view(DTYPE_TIME))
     events.ok = sealed(columns[7])
     events.kind = sealed(columns[8])
     events.payload = sealed(columns[9])
@@ -358,13 +376,12 @@ ctypedef struct ReplyRows:
     int32_t* item_handle
     uint8_t* was_successful
     int32_t* hresult
-    int64_t* span          # offset << 32 | size of the BulkWriteResult
 
 
 cdef inline const uint8_t* read_result(
-    const uint8_t* p, const uint8_t* end, const uint8_t* start, ReplyRows* rows, Py_ssize_t n,
-    Fault* fault,
+    const uint8_t* p, const uint8_t* end, ReplyRows* rows, Py_ssize_t n, Mark* item, Fault* fault
 ) noexcept nogil:
+    cdef const uint8_t* at
     cdef uint32_t tag
     cdef Span span
     cdef int32_t handle = 0, hresult = 0
@@ -374,7 +391,7 @@ cdef inline const uint8_t* read_result(
         return NULL
     p = v.p
     end = p + v.value
-    rows.span[n] = (p - start) << 32 | <int64_t> v.value
+    item.size = 0
     while p != end:
         v = get_tag(p, end, fault)
         if v.p == NULL:
@@ -382,9 +399,11 @@ cdef inline const uint8_t* read_result(
         p = v.p
         tag = v.value
         if tag == BulkWriteResult_item_handle_TAG:
+            at = p
             v = get_varint(p, end, fault)
             p = v.p
             handle = <int32_t> v.value
+            mark(item, at, p)
         elif tag == BulkWriteResult_was_successful_TAG:
             v = get_varint(p, end, fault)
             p = v.p
@@ -407,19 +426,57 @@ cdef inline const uint8_t* read_result(
     return p
 
 
+cdef inline Py_ssize_t read_alike(
+    const uint8_t** at, const uint8_t* end, RowLayout* layout, ReplyRows* rows, Py_ssize_t n
+) noexcept nogil:
+    """Read rows that differ from the one before n in their handle alone; returns how many."""
+    cdef const uint8_t* p = at[0]
+    cdef Py_ssize_t first = n
+    cdef uint8_t successful = rows.was_successful[n - 1]
+    cdef int32_t hresult = rows.hresult[n - 1]
+    cdef size_t size = layout.size
+    cdef Field item
+    if size == 0:
+        return 0                # the row before is no layout
+    item = layout.item
+    if layout.width == 16:
+        # The usual row: what it is compared with stays in registers.
+        while end - p >= 16 and mxf_same_16(p, layout.bytes, layout.mask):
+            rows.item_handle[n] = <int32_t> field_at(p, &item)
+            rows.was_successful[n] = successful
+            rows.hresult[n] = hresult
+            p += size
+            n += 1
+    while row_fits(layout, p, end):
+        rows.item_handle[n] = <int32_t> field_at(p, &layout.item)
+        rows.was_successful[n] = successful
+        rows.hresult[n] = hresult
+        p += size
+        n += 1
+    if n != first:
+        layout.patience = LAYOUT_PATIENCE
+    at[0] = p
+    return n - first
+
+
 cdef const uint8_t* read_results(
-    const uint8_t* p, const uint8_t* end, const uint8_t* start, ReplyHead* head, ReplyRows* rows,
-    Fault* fault,
+    const uint8_t* p, const uint8_t* end, ReplyHead* head, ReplyRows* rows, Fault* fault
 ) noexcept nogil:
     """Read a BulkWriteReply with its length; without `rows` the results are counted only."""
     cdef uint32_t tag
+    cdef const uint8_t* row
+    cdef RowLayout layout
+    cdef Mark item
     cdef Py_ssize_t n = head.rows
     cdef Varint v = get_length(p, end, fault)
     if v.p == NULL:
         return NULL
     p = v.p
     end = p + v.value
+    layout.size = 0
+    layout.patience = LAYOUT_PATIENCE
     while p != end:
+        row = p
         v = get_tag(p, end, fault)
         if v.p == NULL:
             return broken(fault, b"BulkWriteReply", 0)
@@ -428,9 +485,15 @@ cdef const uint8_t* read_results(
         if tag == BulkWriteReply_results_TAG:
             if rows == NULL:
                 p = skip(p, end, tag, fault)
+                n += 1
+                if p != NULL:
+                    n += skip_alike(&p, end, row)
             else:
-                p = read_result(p, end, start, rows, n, fault)
-            n += 1
+                p = read_result(p, end, rows, n, &item, fault)
+                n += 1
+                if p != NULL:
+                    row_learn(&layout, row, p - row, &item, NULL)
+                    n += read_alike(&p, end, &layout, rows, n)
         else:
             p = skip(p, end, tag, fault)
         if p == NULL:
@@ -519,7 +582,7 @@ cdef bint read_reply(
                 head.arm = tag
                 head.is_bulk = True
                 head.rows = 0
-            p = read_results(p, end, start, head, rows, fault)
+            p = read_results(p, end, head, rows, fault)
         elif tag == MxCommandReply_session_id_TAG:
             p = get_string(p, end, &head.session_id, fault)
         elif tag == MxCommandReply_correlation_id_TAG:
@@ -564,15 +627,23 @@ cdef class WriteReply:
     cdef readonly object was_successful
     cdef readonly object hresult
     cdef bytes message
-    cdef object spans
+    cdef uint32_t arm
+    cdef list results           # the BulkWriteResults' bytes, cut out when first asked for
 
     def __len__(self):
         return len(self.item_handle)
 
     def result_bytes(self, row):
         """The BulkWriteResult of one row as it came."""
-        cdef int64_t span = self.spans[row_index(row, len(self))]
-        return self.message[span >> 32 : (span >> 32) + (span & MAX_LENGTH)]
+        index = row_index(row, len(self))
+        if self.results is None:
+            body = merged_field(self.message, self.arm, b"MxCommandReply")
+            spans = spans_of(body, BulkWriteReply_results_TAG, b"BulkWriteReply")
+            # Of a payload that another one replaced in between, the last rows count.
+            self.results = [
+                body[offset : offset + size] for offset, size in spans[len(spans) - len(self) :]
+            ]
+        return self.results[index]
 
 
 def decode_write_reply(data):
@@ -610,18 +681,16 @@ def decode_write_reply(data):
         raise decode_error(&fault, start)
     cdef WriteReply reply = WriteReply.__new__(WriteReply)
     cdef Py_ssize_t room = head.most
-    item_handle = new_column(room, np.int32)
-    was_successful = new_column(room, np.bool_)
-    hresult = new_column(room, np.int32)
-    spans = new_column(room, np.int64)
+    item_handle = empty(room, DTYPE_INT32)
+    was_successful = empty(room, DTYPE_BOOL)
+    hresult = empty(room, DTYPE_INT32)
     cdef list memories = [
         memory_of(column, PyBUF_WRITABLE)
-        for column in (item_handle, was_successful, hresult, spans)
+        for column in (item_handle, was_successful, hresult)
     ]
     rows.item_handle = <int32_t*> (<Memory> memories[0]).view.buf
     rows.was_successful = <uint8_t*> (<Memory> memories[1]).view.buf
     rows.hresult = <int32_t*> (<Memory> memories[2]).view.buf
-    rows.span = <int64_t*> (<Memory> memories[3]).view.buf
     with nogil:
         fine = read_reply(start, size, &head, &rows, &fault)
     if not fine:
@@ -638,5 +707,5 @@ def decode_write_reply(data):
     reply.item_handle = sealed(item_handle[: head.rows])
     reply.was_successful = sealed(was_successful[: head.rows])
     reply.hresult = sealed(hresult[: head.rows])
-    reply.spans = spans
+    reply.arm = head.arm
     return reply

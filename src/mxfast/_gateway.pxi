@@ -314,14 +314,14 @@ def decode_write_request(data):
         return None
     cdef Py_ssize_t room = head.most
     columns = (
-        new_column(room, np.int32),      # item_handle
-        new_column(room, np.int32),      # user_id
-        new_column(room, np.int32),      # verifier
-        new_column(room, np.int64),      # timestamp
-        new_column(room, np.uint8),      # kind
-        new_column(room, np.int64),      # payload
-        new_column(room, np.float64),    # value
-        new_column(room, np.int64),      # span
+        empty(room, DTYPE_INT32),      # item_handle
+        empty(room, DTYPE_INT32),      # user_id
+        empty(room, DTYPE_INT32),      # verifier
+        empty(room, DTYPE_INT64),      # timestamp
+        empty(room, DTYPE_UINT8),      # kind
+        empty(room, DTYPE_INT64),      # payload
+        empty(room, DTYPE_FLOAT64),    # value
+        empty(room, DTYPE_INT64),      # span
     )
     cdef list memories = [memory_of(column, PyBUF_WRITABLE) for column in columns]
     rows.item_handle = <int32_t*> (<Memory> memories[0]).view.buf
@@ -347,7 +347,7 @@ def decode_write_request(data):
     request.item_handle = sealed(columns[0])
     request.user_id = sealed(columns[1])
     request.verifier_user_id = sealed(columns[2])
-    request.timestamp = sealed(columns[3].view("datetime64[ns]"))
+    request.timestamp = sealed(columns[3].view(DTYPE_TIME))
     request.kind = sealed(columns[4])
     request.payload = sealed(columns[5])
     request.value = sealed(columns[6])

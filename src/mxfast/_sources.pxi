@@ -1,6 +1,9 @@
 # From whatever the user holds to contiguous memory of a dtype the walks know.
 
 cdef object DTYPE_BOOL = np.dtype(np.bool_)
+cdef object DTYPE_UINT8 = np.dtype(np.uint8)
+cdef object DTYPE_UINT64 = np.dtype(np.uint64)
+cdef object DTYPE_TIME = np.dtype("datetime64[ns]")
 cdef object DTYPE_INT32 = np.dtype(np.int32)
 cdef object DTYPE_INT64 = np.dtype(np.int64)
 cdef object DTYPE_FLOAT32 = np.dtype(np.float32)

@@ -1,11 +1,25 @@
 # One MxValue at a time: the cell a row of columns holds, and whole arrays packed.
 
+ctypedef struct Mark:
+    # Where in the message a varint or a fixed-size number stands; size 0 where there is none.
+    const uint8_t* at
+    uint32_t size
+
+
+ctypedef struct Stamp:
+    # A google.protobuf.Timestamp as read.
+    int64_t seconds
+    int64_t nanos
+    Mark seconds_mark
+    Mark nanos_mark
+
+
 ctypedef struct Cell:
     int kind
     int64_t payload      # integer, float64 bits, nanoseconds since 1970, or offset << 32 | size
     double value         # NaN where the arm has no number
-    int64_t seconds      # of a timestamp, kept apart: a second occurrence merges into the first
-    int64_t nanos
+    Stamp stamp          # of a timestamp, kept apart: a second occurrence merges into the first
+    Mark number          # where the number stands, for the layout of an event
 
 
 cdef extern from *:
@@ -35,14 +49,24 @@ cdef inline void clear_cell(Cell* cell) noexcept nogil:
     cell.kind = KIND_NONE
     cell.payload = 0
     cell.value = MXF_NAN
-    cell.seconds = 0
-    cell.nanos = 0
+    cell.number.size = 0
+
+
+cdef inline void mark(Mark* mark, const uint8_t* at, const uint8_t* end) noexcept nogil:
+    mark.at = at
+    mark.size = end - at
+
+
+cdef inline void clear_stamp(Stamp* stamp) noexcept nogil:
+    stamp.seconds = stamp.nanos = 0
+    stamp.seconds_mark.size = stamp.nanos_mark.size = 0
 
 
 cdef inline const uint8_t* read_timestamp(
-    const uint8_t* p, const uint8_t* end, int64_t* seconds, int64_t* nanos, Fault* fault
+    const uint8_t* p, const uint8_t* end, Stamp* stamp, Fault* fault
 ) noexcept nogil:
     """Read a google.protobuf.Timestamp, whose two fields are 1 and 2 for ever."""
+    cdef const uint8_t* at
     cdef uint32_t tag
     cdef Varint v = get_length(p, end, fault)
     if v.p == NULL:
@@ -56,13 +80,17 @@ cdef inline const uint8_t* read_timestamp(
         p = v.p
         tag = v.value
         if tag == (1 << 3 | WIRE_VARINT):
+            at = p
             v = get_varint(p, end, fault)
             p = v.p
-            seconds[0] = <int64_t> v.value
+            stamp.seconds = <int64_t> v.value
+            mark(&stamp.seconds_mark, at, p)
         elif tag == (2 << 3 | WIRE_VARINT):
+            at = p
             v = get_varint(p, end, fault)
             p = v.p
-            nanos[0] = <int32_t> v.value
+            stamp.nanos = <int32_t> v.value
+            mark(&stamp.nanos_mark, at, p)
         else:
             p = skip(p, end, tag, fault)
         if p == NULL:
@@ -82,16 +110,19 @@ cdef const uint8_t* read_value(
     cdef Span span
     cdef float single
     cdef double number
+    cdef const uint8_t* at
     while p != end:
         v = get_tag(p, end, fault)
         if v.p == NULL:
             return broken(fault, b"MxValue", 0)
         p = v.p
+        at = p
         tag = v.value
         if tag == MxValue_double_value_TAG:
             p = get_fixed(p, end, &number, 8, fault)
             if p != NULL:
                 set_number(cell, KIND_DOUBLE, mxf_bits_of(number), number)
+                mark(&cell.number, at, p)
         elif tag == MxValue_data_type_TAG:
             p = get_varint(p, end, fault).p
         elif tag == MxValue_variant_type_TAG:
@@ -100,18 +131,22 @@ cdef const uint8_t* read_value(
             v = get_varint(p, end, fault)
             p = v.p
             set_number(cell, KIND_INT32, <int32_t> v.value, <int32_t> v.value)
+            mark(&cell.number, at, p)
         elif tag == MxValue_bool_value_TAG:
             v = get_varint(p, end, fault)
             p = v.p
             set_number(cell, KIND_BOOL, v.value != 0, v.value != 0)
+            mark(&cell.number, at, p)
         elif tag == MxValue_float_value_TAG:
             p = get_fixed(p, end, &single, 4, fault)
             if p != NULL:
                 set_number(cell, KIND_FLOAT, mxf_bits_of(single), single)
+                mark(&cell.number, at, p)
         elif tag == MxValue_int64_value_TAG:
             v = get_varint(p, end, fault)
             p = v.p
             set_number(cell, KIND_INT64, <int64_t> v.value, <double> <int64_t> v.value)
+            mark(&cell.number, at, p)
         elif tag == MxValue_string_value_TAG:
             p = get_string(p, end, &span, fault)
             if p != NULL:
@@ -122,9 +157,11 @@ cdef const uint8_t* read_value(
                 set_number(cell, KIND_RAW, (span.data - start) << 32 | span.size, MXF_NAN)
         elif tag == MxValue_timestamp_value_TAG:
             if cell.kind != KIND_TIMESTAMP:
-                cell.seconds = cell.nanos = 0
-            p = read_timestamp(p, end, &cell.seconds, &cell.nanos, fault)
-            set_number(cell, KIND_TIMESTAMP, nanoseconds(cell.seconds, cell.nanos), MXF_NAN)
+                clear_stamp(&cell.stamp)
+            p = read_timestamp(p, end, &cell.stamp, fault)
+            set_number(
+                cell, KIND_TIMESTAMP, nanoseconds(cell.stamp.seconds, cell.stamp.nanos), MXF_NAN
+            )
         elif tag == MxValue_array_value_TAG:
             # Read on demand from the row's bytes, as is a sparse array.
             p = skip(p, end, tag, fault)
@@ -557,7 +594,7 @@ cdef object decode_objects(bytes message, int kind, list parts):
     cdef Span span
     cdef uint32_t tag
     cdef uint32_t wanted
-    cdef int64_t seconds, nanos
+    cdef Stamp stamp
     if kind == KIND_STRING:
         wanted = StringArray_values_TAG
     elif kind == KIND_RAW:
@@ -578,9 +615,9 @@ cdef object decode_objects(bytes message, int kind, list parts):
             elif tag != wanted:
                 p = skip(p, end, tag, &fault)
             elif kind == KIND_TIMESTAMP:
-                seconds = nanos = 0
-                p = read_timestamp(p, end, &seconds, &nanos, &fault)
-                elements.append(nanoseconds(seconds, nanos))
+                clear_stamp(&stamp)
+                p = read_timestamp(p, end, &stamp, &fault)
+                elements.append(nanoseconds(stamp.seconds, stamp.nanos))
             elif kind == KIND_RAW:
                 p = get_span(p, end, &span, &fault)
                 if p != NULL:
@@ -593,7 +630,7 @@ cdef object decode_objects(bytes message, int kind, list parts):
                 broken(&fault, b"MxArray", tag)
                 raise decode_error(&fault, start)
     if kind == KIND_TIMESTAMP:
-        return np.array(elements, np.int64).view("datetime64[ns]")
+        return np.array(elements, np.int64).view(DTYPE_TIME)
     array = np.empty(len(elements), object)
     array[:] = elements
     return array

@@ -101,12 +101,11 @@ cdef inline Varint long_varint(const uint8_t* p, const uint8_t* end, Fault* faul
         p += 1
         v.value |= (byte & 0x7f) << shift
         if byte < 0x80:
-            if shift == 63 and byte > 1:
-                break
+            # What a tenth byte has above the 64th bit is dropped, as the runtime drops it.
             v.p = p
             return v
         shift += 7
-    v.p = fail(fault, p, b"has a varint of more than 64 bits")
+    v.p = fail(fault, p, b"has a varint of more than ten bytes")
     return v
 
 
