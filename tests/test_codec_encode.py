@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
 
 from mxfast import codec
 from mxfast._generated import mxaccess_gateway_pb2 as pb
@@ -246,6 +247,37 @@ def test_first_non_finite_finds_what_numpy_finds(numbers):
         assert codec.first_non_finite(array[::-1]) == (
             -1 if finite.all() else int(np.argmin(finite[::-1]))
         )
+
+
+@given(
+    st.sampled_from([np.float16, np.float32, np.float64, np.dtype(">f8")]),
+    hnp.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=40),
+    st.data(),
+)
+def test_finiteness_of_arrays_that_lie_anyhow(dtype, shape, data):
+    array = np.ones(shape, dtype)
+    for axis in range(array.ndim):
+        step = data.draw(st.sampled_from([1, 1, 2, -1, -3]))
+        array = array[(slice(None),) * axis + (slice(None, None, step),)]
+    array = data.draw(st.sampled_from([array, array.T]))
+    if array.size:
+        for index in data.draw(st.sets(st.integers(0, array.size - 1), max_size=2)):
+            array[np.unravel_index(index, array.shape)] = data.draw(
+                st.sampled_from([np.nan, np.inf, -np.inf])
+            )
+    bad = np.flatnonzero(~np.isfinite(array))
+    assert codec.first_non_finite(array) == (bad[0] if len(bad) else -1)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+def test_the_largest_numbers_are_finite(dtype):
+    limits = np.finfo(dtype)
+    array = np.array([limits.max, limits.min, limits.tiny, -0.0] * 1000, dtype)
+    assert codec.all_finite(array)
+    for index in (0, 255, 256, 2047, 3999):
+        array[index] = -np.inf
+        assert codec.first_non_finite(array) == index
+        array[index] = 0
 
 
 def test_finiteness_of_what_cannot_be_otherwise():

@@ -235,10 +235,8 @@ cdef int take_objects(Source source, array, dtype, name) except -1:
 
 
 cdef Py_ssize_t find_non_finite(Source source) noexcept nogil:
-    if source.kind == KIND_DOUBLE:
-        return mxf_first_non_finite_f64(<const double*> source.data, source.size)
-    if source.kind == KIND_FLOAT:
-        return mxf_first_non_finite_f32(<const float*> source.data, source.size)
+    if source.kind == KIND_DOUBLE or source.kind == KIND_FLOAT:
+        return mxf_search(<const char*> source.data, source.size, source.width)
     return -1
 
 
