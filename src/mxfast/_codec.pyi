@@ -5,7 +5,7 @@ from enum import IntEnum
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 class EncodeError(ValueError):
     index: int
@@ -47,6 +47,22 @@ def encode_write_bulk(
     secured_by: tuple[int, int] | None = None,
     correlation_id: str = "",
 ) -> bytes: ...
+
+class PreparedWriteBulk:
+    def __init__(
+        self,
+        session_id: str,
+        server_handle: int,
+        item_handles: ArrayLike,
+        dtype: DTypeLike = ...,
+        *,
+        user_id: int = 0,
+        secured_by: tuple[int, int] | None = None,
+        correlation_id: str = "",
+    ) -> None: ...
+    def __len__(self) -> int: ...
+    def encode(self, values: ArrayLike) -> bytes: ...
+
 def decode_write_reply(data: bytes) -> WriteReply: ...
 def decode_events(messages: Sequence[bytes]) -> EventColumns: ...
 

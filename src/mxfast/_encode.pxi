@@ -268,24 +268,8 @@ def encode_write_bulk(
         raise non_finite_error(source, bad, "values", f" (item handle {handles.data[bad]})")
 
     cdef WriteShape shape
-    memset(&shape, 0, sizeof(shape))
-    choose_shape(&shape, times is not None, secured_by is not None)
-    shape.kind = source.kind
-    shape.width = source.width
+    set_up(&shape, source.kind, source.width, times is not None, secured_by, user_id)
     shape.per_second = source.per_second
-    if secured_by is not None:
-        add_secured_by(&shape, secured_by, times is not None)
-        if as_int32(user_id, "user_id") != 0:
-            raise ValueError("user_id goes with a plain write: secured_by names both users")
-    else:
-        add_optional(
-            &shape.user,
-            Write2BulkEntry_user_id_TAG if times is not None else WriteBulkEntry_user_id_TAG,
-            as_int32(user_id, "user_id"),
-        )
-    add_variant(&shape.value, source.kind)
-    if times is not None:
-        add_variant(&shape.time, KIND_TIMESTAMP)
 
     # Rows of one length a handle size are stamped; others are sized and written field by field.
     cdef RowTemplate row
@@ -299,13 +283,7 @@ def encode_write_bulk(
         time_data = times.data
         per_second = times.per_second
     if stamped:
-        memset(&row, 0, sizeof(row))
-        row.width = shape.width
-        add_piece(&row.mid, &shape.ids)
-        add_varint(&row.mid, shape.value_tag, shape.value.size + shape.width)
-        add_piece(&row.mid, &shape.value)
-        add_piece(&row.tail, &shape.user)
-        lay_out(&row, shape.entry_tag, shape.handle_tag)
+        make_template(&row, &shape)
         rows = rows_size(&row, handles.data, n)
     else:
         with nogil:
@@ -346,6 +324,42 @@ def encode_write_bulk(
                 out = put_entry(out, &shape, handles.data[i], source.data, time_data, per_second, i)
     assert out == limit
     return message
+
+
+cdef int set_up(
+    WriteShape* shape, int kind, size_t width, bint timed, secured_by, user_id
+) except -1:
+    """Choose the command and lay out the constant pieces of its rows."""
+    memset(shape, 0, sizeof(WriteShape))
+    choose_shape(shape, timed, secured_by is not None)
+    shape.kind = kind
+    shape.width = width
+    cdef int32_t user = as_int32(user_id, "user_id")
+    if secured_by is not None:
+        add_secured_by(shape, secured_by, timed)
+        if user != 0:
+            raise ValueError("user_id goes with a plain write: secured_by names both users")
+    else:
+        add_optional(
+            &shape.user,
+            Write2BulkEntry_user_id_TAG if timed else WriteBulkEntry_user_id_TAG,
+            user,
+        )
+    add_variant(&shape.value, kind)
+    if timed:
+        add_variant(&shape.time, KIND_TIMESTAMP)
+    return 0
+
+
+cdef void make_template(RowTemplate* row, const WriteShape* shape) noexcept nogil:
+    """The template of rows without a timestamp whose payload has a fixed size."""
+    memset(row, 0, sizeof(RowTemplate))
+    row.width = shape.width
+    add_piece(&row.mid, &shape.ids)
+    add_varint(&row.mid, shape.value_tag, shape.value.size + shape.width)
+    add_piece(&row.mid, &shape.value)
+    add_piece(&row.tail, &shape.user)
+    lay_out(row, shape.entry_tag, shape.handle_tag)
 
 
 cdef int add_secured_by(WriteShape* shape, secured_by, bint timed) except -1:

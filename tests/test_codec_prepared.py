@@ -1,0 +1,118 @@
+"""A prepared write says in each cycle what a fresh one would, whoever still holds the last."""
+
+import threading
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mxfast import codec
+from tests import wire
+
+DTYPES = ["float64", "float32", "bool"]
+
+
+@st.composite
+def cycles(draw):
+    dtype = draw(st.sampled_from(DTYPES))
+    handles = draw(st.lists(wire.handles, max_size=40))
+    rows = st.lists(wire.ELEMENTS[dtype], min_size=len(handles), max_size=len(handles))
+    arrays = [np.array(row, dtype) for row in draw(st.lists(rows, min_size=1, max_size=4))]
+    options = draw(
+        st.sampled_from([{}, {"user_id": 7}, {"secured_by": (1, 2)}, {"correlation_id": "c"}])
+    )
+    return handles, arrays, options
+
+
+@given(cycles())
+def test_each_cycle_has_the_bytes_of_a_fresh_request(case):
+    handles, arrays, options = case
+    prepared = codec.PreparedWriteBulk("session-1", 3, handles, arrays[0].dtype, **options)
+    assert len(prepared) == len(handles)
+    kept = []
+    for values in arrays:
+        kept.append(prepared.encode(values))
+        wire.assert_written(
+            kept[-1], wire.write_request("session-1", 3, handles, values, **options)
+        )
+        prepared.encode(values[::-1])  # held by nobody: may be written over
+    for request, values in zip(kept, arrays, strict=True):
+        assert request == codec.encode_write_bulk("session-1", 3, handles, values, **options)
+
+
+def test_a_request_that_is_held_is_never_written_again():
+    prepared = codec.PreparedWriteBulk("s", 1, np.arange(1, 1001))
+    held = [prepared.encode(np.full(1000, float(cycle))) for cycle in range(10)]
+    assert len({id(request) for request in held}) == 10
+    for cycle, request in enumerate(held):
+        expected = codec.encode_write_bulk("s", 1, np.arange(1, 1001), np.full(1000, float(cycle)))
+        assert request == expected
+
+
+def test_memory_that_nobody_holds_is_used_again():
+    prepared = codec.PreparedWriteBulk("s", 1, np.arange(1, 1001))
+    addresses = {id(prepared.encode(np.full(1000, float(cycle)))) for cycle in range(10)}
+    assert len(addresses) == 1
+
+
+def test_a_hash_does_not_outlive_the_bytes():
+    prepared = codec.PreparedWriteBulk("s", 1, [1])
+    first = hash(prepared.encode([1.0]))
+    assert hash(prepared.encode([2.0])) != first
+    assert hash(prepared.encode([1.0])) == first
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("index", [0, 1, 2, 3, 998, 999])
+def test_a_value_that_is_not_finite_is_named(dtype, index):
+    prepared = codec.PreparedWriteBulk("s", 1, np.arange(10, 1010), dtype)
+    values = np.ones(1000, dtype)
+    held = prepared.encode(values)
+    before = bytes(bytearray(held))
+    values[index] = np.inf
+    with pytest.raises(
+        codec.EncodeError, match=rf"values\[{index}\] is inf \(item handle"
+    ) as caught:
+        prepared.encode(values)
+    assert caught.value.index == index
+    assert held == before
+    values[index] = 5
+    assert prepared.encode(values) == codec.encode_write_bulk("s", 1, np.arange(10, 1010), values)
+
+
+def test_what_cannot_be_prepared_or_filled_in():
+    with pytest.raises(TypeError, match="int64"):
+        codec.PreparedWriteBulk("s", 1, [1], np.int64)
+    with pytest.raises(TypeError, match="integers"):
+        codec.PreparedWriteBulk("s", 1, [1.5])
+    prepared = codec.PreparedWriteBulk("s", 1, [1, 2], np.float32)
+    with pytest.raises(ValueError, match=r"shape \(2,\), not \(3,\)"):
+        prepared.encode([1, 2, 3])
+    with pytest.raises(ValueError, match=r"not \(1, 2\)"):
+        prepared.encode([[1, 2]])
+    with pytest.raises(TypeError, match="float64 do not fit in float32"):
+        prepared.encode(np.array([1.0, 2.0]))
+    handles = np.array([1, 2])
+    prepared = codec.PreparedWriteBulk("s", 1, handles)
+    handles[:] = 9  # the prepared request has a copy
+    assert prepared.encode([3.0, 4.0]) == codec.encode_write_bulk("s", 1, [1, 2], [3.0, 4.0])
+
+
+def test_threads_that_share_a_prepared_write():
+    n = 20_000  # large enough for the GIL to be released
+    handles = np.arange(1, n + 1)
+    prepared = codec.PreparedWriteBulk("s", 1, handles)
+    wrong: list[int] = []
+
+    def work(number):
+        values = np.full(n, float(number))
+        expected = codec.encode_write_bulk("s", 1, handles, values)
+        wrong.extend(cycle for cycle in range(50) if prepared.encode(values) != expected)
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
