@@ -8,6 +8,7 @@ nogil`` walk reads or writes. There is no mutable state in the module.
 """
 
 import enum
+import math
 import operator
 
 import numpy as np

@@ -537,10 +537,8 @@ cdef object decode_array(bytes message):
         array = np.empty(fill_array(message, parts, kind, packed, single, NULL), ELEMENT_DTYPES[kind])
         memory = memory_of(array, PyBUF_WRITABLE)
         fill_array(message, parts, kind, packed, single, <uint8_t*> (<Memory> memory).view.buf)
-    count = 1
-    for extent in dimensions:
-        count *= extent
-    if dimensions and count == array.size:
+    # numpy has at most 64 dimensions; a message may claim any number of any size.
+    if 1 <= len(dimensions) <= 64 and math.prod(dimensions) == array.size:
         array = array.reshape(dimensions)
     return array
 
