@@ -161,6 +161,67 @@ def data_change(sequence=1, handle=7, value=2.5):
     return event
 
 
+def buffered(values, qualities, times, sequence=1):
+    event = pb.MxEvent(
+        family=pb.MX_EVENT_FAMILY_ON_BUFFERED_DATA_CHANGE,
+        item_handle=5,
+        quality=64,
+        worker_sequence=sequence,
+    )
+    event.value.MergeFromString(codec.encode_value(values))
+    body = event.on_buffered_data_change
+    body.quality_values.int32_values.values.extend(qualities)
+    for time in times:
+        wire.set_timestamp(body.timestamp_values.timestamp_values.values.add(), time)
+    event.source_timestamp.seconds = 7
+    return event
+
+
+@pytest.mark.parametrize(
+    ("values", "kind"),
+    [
+        (np.array([1.5, 2.5, 3.5]), ValueKind.DOUBLE),
+        (np.array([1.5, 2.5, 3.5], np.float32), ValueKind.FLOAT),
+        (np.array([1, -2, 3], np.int32), ValueKind.INT32),
+        (np.array([2**60 + 1, 2, 3]), ValueKind.INT64),
+        (np.array([True, False, True]), ValueKind.BOOL),
+        (np.array(["2020", "2021", "2022"], "datetime64[ns]"), ValueKind.TIMESTAMP),
+    ],
+)
+def test_a_buffered_change_is_one_row_a_sample(values, kind):
+    times = np.array(["2026-01-01", "2026-01-02", "2026-01-03"], "datetime64[ns]")
+    sentinel = pb.MxEvent()
+    sentinel.replay_gap.oldest_available_sequence = 9
+    messages = [data_change(1), buffered(values, [192, 0, 64], times, 2), sentinel, data_change(9)]
+    columns = codec.decode_events([message.SerializeToString() for message in messages])
+    assert columns.kind.tolist() == [ValueKind.DOUBLE, kind, kind, kind, ValueKind.DOUBLE]
+    np.testing.assert_array_equal(columns.slice(slice(1, 4)).values(kind), values)
+    assert columns.quality.tolist() == [192, 192, 0, 64, 192]
+    np.testing.assert_array_equal(columns.source_timestamp[1:4], times)
+    assert columns.item_handle.tolist() == [7, 5, 5, 5, 7]
+    assert columns.worker_sequence.tolist() == [1, 2, 2, 2, 9]
+    assert columns.message_index.tolist() == [0, 1, 1, 1, 3]
+    assert columns.gaps == [(4, 0, 9)]
+    assert columns.value[[0, 4]].tolist() == [2.5, 2.5]
+    with pytest.raises(ValueError, match="read-only"):
+        columns.value[1] = 0
+
+
+def test_samples_without_a_quality_or_time_have_the_events():
+    event = buffered(np.arange(3.0), [0], [np.datetime64(5, "s")])
+    columns = codec.decode_events([event.SerializeToString()])
+    assert columns.quality.tolist() == [0, 64, 64]
+    assert columns.source_timestamp.astype("datetime64[s]").astype(int).tolist() == [5, 7, 7]
+
+
+@pytest.mark.parametrize("values", [np.empty(0), np.array(["a", "b"])])
+def test_a_buffered_change_that_has_no_numbers_stays_one_row(values):
+    event = buffered(values, [192, 192], [])
+    columns = codec.decode_events([event.SerializeToString()] * 2)
+    assert columns.kind.tolist() == [ValueKind.ARRAY] * 2
+    assert columns.values(ValueKind.ARRAY)[1].tolist() == values.tolist()
+
+
 def test_int64_keeps_all_its_bits():
     event = pb.MxEvent(value=wire.mx_value(2**63 - 1, "int64"))
     columns = codec.decode_events([event.SerializeToString()])
@@ -178,6 +239,10 @@ def test_a_replay_gap_is_no_row_but_is_kept_in_its_place():
     assert columns.message_index.tolist() == [0, 2]
     assert columns.slice(slice(1, None)).gaps == [(0, 5, 90)]
     assert columns.slice(slice(0, 1)).gaps == []
+    columns = codec.decode_events(
+        [data_change(1).SerializeToString(), sentinel.SerializeToString()]
+    )
+    assert columns.gaps == columns.slice(slice(None)).gaps == [(1, 5, 90)]
 
 
 def test_columns_are_read_only_and_own_their_memory():

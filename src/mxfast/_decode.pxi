@@ -98,7 +98,7 @@ cdef inline bint read_event(
     clear_stamp(&row.source)
     clear_stamp(&row.gateway)
     clear_stamp(&row.worker)
-    row.has_source = row.has_gateway = row.is_gap = False
+    row.has_source = row.has_gateway = row.is_gap = row.is_buffered = False
     row.ok = True
     row.requested = row.oldest = 0
     clear_cell(cell)
@@ -152,6 +152,10 @@ cdef inline bint read_event(
         elif tag == MxEvent_replay_gap_TAG:
             p = read_gap(p, end, row, fault)
         else:
+            if tag == MxEvent_on_buffered_data_change_TAG:
+                row.is_buffered = True
+            elif is_other_body(tag):
+                row.is_buffered = False
             p = skip(p, end, tag, fault)
         if p == NULL:
             broken(fault, b"MxEvent", tag)
@@ -159,8 +163,22 @@ cdef inline bint read_event(
     return True
 
 
+cdef inline bint is_other_body(uint32_t tag) noexcept nogil:
+    return (
+        tag == MxEvent_on_data_change_TAG
+        or tag == MxEvent_on_write_complete_TAG
+        or tag == MxEvent_operation_complete_TAG
+        or tag == MxEvent_on_alarm_transition_TAG
+        or tag == MxEvent_on_alarm_provider_mode_changed_TAG
+    )
+
+
 cdef class EventColumns(ValueColumns):
     """Events as columns, one row an event; ``gaps`` holds the replay-gap sentinels.
+
+    A buffered data change of numbers or times is one row a sample, with the sample's own
+    quality and time; ``message_index`` and ``value_bytes`` are the whole event's. One of
+    text or raw bytes, or without samples, stays one row of kind ARRAY.
 
     A sentinel is no row: ``gaps`` lists it as ``(row, requested_after_sequence,
     oldest_available_sequence)``, where ``row`` is the row it stood before.
@@ -187,8 +205,22 @@ cdef class EventColumns(ValueColumns):
 
     def slice(self, rows):
         """The same columns for some of the rows: views, no copies."""
-        cdef EventColumns part = EventColumns.__new__(EventColumns)
         start, stop, step = rows.indices(len(self))
+        cdef EventColumns part = self.taken(rows)
+        part.gaps = (
+            [
+                (row - start, after, oldest)
+                for row, after, oldest in self.gaps
+                # One behind the last row has no row of its own to stand before.
+                if start <= row < stop or row == stop == len(self)
+            ]
+            if step == 1
+            else []
+        )
+        return part
+
+    cdef EventColumns taken(self, rows):
+        cdef EventColumns part = EventColumns.__new__(EventColumns)
         part.messages = self.messages
         part.kind = self.kind[rows]
         part.payload = self.payload[rows]
@@ -202,11 +234,7 @@ cdef class EventColumns(ValueColumns):
         part.source_timestamp = self.source_timestamp[rows]
         part.gateway_timestamp = self.gateway_timestamp[rows]
         part.ok = self.ok[rows]
-        part.gaps = (
-            [(row - start, after, oldest) for row, after, oldest in self.gaps if start <= row < stop]
-            if step == 1
-            else []
-        )
+        part.gaps = self.gaps
         return part
 
 
@@ -280,6 +308,7 @@ cdef EventColumns decode_spans(list messages, Span* spans, Py_ssize_t count):
     cdef Cell cell
     cdef Fault fault
     cdef list gaps = []
+    cdef list buffered = []
     cdef bint fine = True
     cdef EventLayouts layouts
     cdef const EventLayout* layout
@@ -315,6 +344,9 @@ cdef EventColumns decode_spans(list messages, Span* spans, Py_ssize_t count):
                     with gil:
                         gaps.append((n, row.requested, row.oldest))
                     continue
+                if row.is_buffered and cell.kind == KIND_ARRAY:
+                    with gil:
+                        buffered.append(n)
                 layouts_learn(&layouts, spans[m].data, spans[m].size, &row, &cell)
                 row_constants = &row
                 item_handle[n] = row.item_handle
@@ -352,7 +384,76 @@ cdef EventColumns decode_spans(list messages, Span* spans, Py_ssize_t count):
     events.value = sealed(columns[10])
     events.message_index = sealed(columns[11])
     events.gaps = gaps
+    return expanded(events, buffered) if buffered else events
+
+
+cdef EventColumns expanded(EventColumns events, list buffered):
+    """The columns with a row for each sample of the buffered rows."""
+    counts = np.ones(len(events), np.int64)
+    cdef dict samples = {}
+    for n in buffered:
+        message = events.message_of(n)
+        values = decode_value(events.value_bytes(n))
+        if values.size and values.dtype.kind in "biufM":
+            body = merged_field(message, MxEvent_on_buffered_data_change_TAG, b"MxEvent")
+            samples[n] = (
+                values.reshape(-1),
+                decode_array(
+                    merged_field(
+                        body, OnBufferedDataChangeEvent_quality_values_TAG,
+                        b"OnBufferedDataChangeEvent",
+                    )
+                ),
+                decode_array(
+                    merged_field(
+                        body, OnBufferedDataChangeEvent_timestamp_values_TAG,
+                        b"OnBufferedDataChangeEvent",
+                    )
+                ),
+            )
+            counts[n] = values.size
+    starts = np.cumsum(counts) - counts
+    # Fancy indexing copies, so that the columns can be written to until they are sealed.
+    events = events.taken(np.repeat(np.arange(len(counts)), counts))
+    events.gaps = [
+        (int(starts[row]) if row < len(starts) else len(events), after, oldest)
+        for row, after, oldest in events.gaps
+    ]
+    for n, (values, qualities, times) in samples.items():
+        start = starts[n]
+        rows = slice(start, start + values.size)
+        events.kind[rows] = KIND_OF_CHAR[values.dtype.char]
+        if values.dtype.kind == "M":
+            events.payload[rows] = values.view(np.int64)
+            events.value[rows] = np.nan
+        else:
+            events.value[rows] = values
+            events.payload[rows] = (
+                values.astype(np.float64).view(np.int64) if values.dtype.kind == "f" else values
+            )
+        # A sample without a quality or time of its own has the event's.
+        if qualities.dtype.kind in "iu":
+            given = min(values.size, qualities.size)
+            events.quality[start : start + given] = qualities.reshape(-1)[:given]
+        if times.dtype.kind == "M":
+            given = min(values.size, times.size)
+            events.source_timestamp[start : start + given] = times.reshape(-1)[:given]
+    for column in (events.kind, events.payload, events.value, events.quality, events.source_timestamp):
+        sealed(column)
     return events
+
+
+cdef object KIND_OF_CHAR = {
+    np.dtype(dtype).char: kind
+    for dtype, kind in [
+        (np.bool_, KIND_BOOL),
+        (np.int32, KIND_INT32),
+        (np.int64, KIND_INT64),
+        (np.float32, KIND_FLOAT),
+        (np.float64, KIND_DOUBLE),
+        ("datetime64[ns]", KIND_TIMESTAMP),
+    ]
+}
 
 
 # ---------------------------------------------------------------- replies to bulk writes

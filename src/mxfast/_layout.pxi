@@ -74,6 +74,7 @@ ctypedef struct EventRow:
     uint8_t has_gateway
     uint8_t ok
     uint8_t is_gap
+    uint8_t is_buffered    # OnBufferedDataChange: several samples of one item
 
 
 ctypedef struct Field:
@@ -153,6 +154,7 @@ cdef void layouts_learn(
     cdef int kind = cell.kind
     if (
         layouts.patience == 0
+        or row.is_buffered           # becomes several rows
         or size < LAYOUT_LEAST
         or size > LAYOUT_ROOM
         or kind == KIND_STRING       # to be checked for UTF-8 each time
