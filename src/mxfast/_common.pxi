@@ -69,12 +69,23 @@ cdef object decode_error(const Fault* fault, const uint8_t* start, where=""):
     return DecodeError(f"{where}{field} {problem} (at byte {offset})", offset, field)
 
 
-cdef bytes as_bytes(data, name):
+cdef bytes as_message(data, name):
+    """A message's bytes; places in one are kept in 32 bits."""
+    cdef bytes message
     if type(data) is bytes:
-        return <bytes> data
-    if isinstance(data, (bytes, bytearray, memoryview)):
-        return bytes(data)
-    raise TypeError(f"{name} must be bytes, not {type(data).__name__}")
+        message = <bytes> data
+    elif isinstance(data, (bytes, bytearray, memoryview)):
+        message = bytes(data)
+    else:
+        raise TypeError(f"{name} must be bytes, not {type(data).__name__}")
+    if PyBytes_GET_SIZE(message) > MAX_LENGTH:
+        raise too_large(message, name)
+    return message
+
+
+cdef object too_large(bytes message, name):
+    size = PyBytes_GET_SIZE(message)
+    return DecodeError(f"{name} has {size} bytes: 2 GiB is protobuf's limit", 0, "")
 
 
 cdef bytes as_utf8(text, name):

@@ -1,7 +1,7 @@
 # What the gateway sends: events and the replies to bulk writes, into columns.
 
 cdef inline const uint8_t* read_status(
-    const uint8_t* p, const uint8_t* end, uint8_t* ok, Fault* fault
+    const uint8_t* p, const uint8_t* end, uint8_t* ok, int depth, Fault* fault
 ) noexcept nogil:
     """Read an MxStatusProxy with its length; a failure clears `ok`.
 
@@ -33,7 +33,7 @@ cdef inline const uint8_t* read_status(
         elif tag == MxStatusProxy_diagnostic_text_TAG:
             p = get_string(p, end, &span, fault)
         else:
-            p = skip(p, end, tag, fault)
+            p = pass_field(p, end, tag, MxStatusProxy_MESSAGE, depth, fault)
         if p == NULL:
             return broken(fault, b"MxStatusProxy", tag)
     if success == 0 and (
@@ -76,7 +76,7 @@ cdef const uint8_t* read_gap(
             p = v.p
             row.oldest = v.value
         else:
-            p = skip(p, end, tag, fault)
+            p = pass_field(p, end, tag, ReplayGap_MESSAGE, 1, fault)
         if p == NULL:
             return broken(fault, b"ReplayGap", tag)
     return p
@@ -126,16 +126,16 @@ cdef inline bint read_event(
             row.item_handle = <int32_t> v.value
             mark(&row.item_mark, at, p)
         elif tag == MxEvent_value_TAG:
-            p = read_value_field(p, end, start, cell, fault)
+            p = read_value_field(p, end, start, cell, 1, fault)
         elif tag == MxEvent_quality_TAG:
             v = get_varint(p, end, fault)
             p = v.p
             row.quality = <int32_t> v.value
         elif tag == MxEvent_source_timestamp_TAG:
             row.has_source = True
-            p = read_timestamp(p, end, &row.source, fault)
+            p = read_timestamp(p, end, &row.source, 1, fault)
         elif tag == MxEvent_statuses_TAG:
-            p = read_status(p, end, &row.ok, fault)
+            p = read_status(p, end, &row.ok, 1, fault)
         elif tag == MxEvent_worker_sequence_TAG:
             at = p
             v = get_varint(p, end, fault)
@@ -143,10 +143,10 @@ cdef inline bint read_event(
             row.sequence = v.value
             mark(&row.sequence_mark, at, p)
         elif tag == MxEvent_worker_timestamp_TAG:
-            p = read_timestamp(p, end, &row.worker, fault)
+            p = read_timestamp(p, end, &row.worker, 1, fault)
         elif tag == MxEvent_gateway_receive_timestamp_TAG:
             row.has_gateway = True
-            p = read_timestamp(p, end, &row.gateway, fault)
+            p = read_timestamp(p, end, &row.gateway, 1, fault)
         elif tag == MxEvent_raw_status_TAG:
             p = get_string(p, end, &span, fault)
         elif tag == MxEvent_replay_gap_TAG:
@@ -156,7 +156,7 @@ cdef inline bint read_event(
                 row.is_buffered = True
             elif is_other_body(tag):
                 row.is_buffered = False
-            p = skip(p, end, tag, fault)
+            p = pass_field(p, end, tag, MxEvent_MESSAGE, 0, fault)
         if p == NULL:
             broken(fault, b"MxEvent", tag)
             return False
@@ -201,7 +201,7 @@ cdef class EventColumns(ValueColumns):
 
     def value_bytes(self, row):
         index = row_index(row, len(self))
-        return merged_field(self.message_of(index), MxEvent_value_TAG, b"MxEvent")
+        return merged_field(self.message_of(index), MxEvent_value_TAG, MxEvent_MESSAGE)
 
     def slice(self, rows):
         """The same columns for some of the rows: views, no copies."""
@@ -256,7 +256,8 @@ def decode_events(messages):
     DecodeError
         A message is not valid; names its index, the field and the offset in it.
     """
-    cdef list kept = messages if type(messages) is list else list(messages)
+    # A list of its own: another thread may change the caller's while this one holds no GIL.
+    cdef list kept = list(messages)
     cdef Py_ssize_t count = len(kept)
     cdef Span* spans = <Span*> malloc(max(count, 1) * sizeof(Span))
     if spans == NULL:
@@ -275,6 +276,8 @@ cdef EventColumns decode_spans(list messages, Span* spans, Py_ssize_t count):
             raise TypeError(f"messages[{m}] must be bytes, not {type(message).__name__}")
         spans[m].data = <const uint8_t*> PyBytes_AS_STRING(message)
         spans[m].size = PyBytes_GET_SIZE(message)
+        if spans[m].size > MAX_LENGTH:
+            raise too_large(message, f"messages[{m}]")
 
     columns = (
         empty(count, DTYPE_INT32),     # family
@@ -395,19 +398,19 @@ cdef EventColumns expanded(EventColumns events, list buffered):
         message = events.message_of(n)
         values = decode_value(events.value_bytes(n))
         if values.size and values.dtype.kind in "biufM":
-            body = merged_field(message, MxEvent_on_buffered_data_change_TAG, b"MxEvent")
+            body = merged_field(message, MxEvent_on_buffered_data_change_TAG, MxEvent_MESSAGE)
             samples[n] = (
                 values.reshape(-1),
                 decode_array(
                     merged_field(
                         body, OnBufferedDataChangeEvent_quality_values_TAG,
-                        b"OnBufferedDataChangeEvent",
+                        OnBufferedDataChangeEvent_MESSAGE,
                     )
                 ),
                 decode_array(
                     merged_field(
                         body, OnBufferedDataChangeEvent_timestamp_values_TAG,
-                        b"OnBufferedDataChangeEvent",
+                        OnBufferedDataChangeEvent_MESSAGE,
                     )
                 ),
             )
@@ -514,11 +517,11 @@ cdef inline const uint8_t* read_result(
             p = v.p
             hresult = <int32_t> v.value
         elif tag == BulkWriteResult_statuses_TAG:
-            p = read_status(p, end, &ok, fault)
+            p = read_status(p, end, &ok, 3, fault)
         elif tag == BulkWriteResult_error_message_TAG:
             p = get_string(p, end, &span, fault)
         else:
-            p = skip(p, end, tag, fault)
+            p = pass_field(p, end, tag, BulkWriteResult_MESSAGE, 2, fault)
         if p == NULL:
             return broken(fault, b"BulkWriteResult", tag)
     rows.item_handle[n] = handle
@@ -585,7 +588,7 @@ cdef const uint8_t* read_results(
         tag = v.value
         if tag == BulkWriteReply_results_TAG:
             if rows == NULL:
-                p = skip(p, end, tag, fault)
+                p = skip(p, end, tag, 1, fault)
                 n += 1
                 if p != NULL:
                     n += skip_alike(&p, end, row)
@@ -596,7 +599,7 @@ cdef const uint8_t* read_results(
                     row_learn(&layout, row, p - row, &item, NULL)
                     n += read_alike(&p, end, &layout, rows, n)
         else:
-            p = skip(p, end, tag, fault)
+            p = pass_field(p, end, tag, BulkWriteReply_MESSAGE, 1, fault)
         if p == NULL:
             return broken(fault, b"BulkWriteReply", tag)
     head.rows = n
@@ -626,35 +629,10 @@ cdef const uint8_t* read_protocol_status(
         elif tag == ProtocolStatus_message_TAG:
             p = get_string(p, end, &head.status_message, fault)
         else:
-            p = skip(p, end, tag, fault)
+            p = pass_field(p, end, tag, ProtocolStatus_MESSAGE, 1, fault)
         if p == NULL:
             return broken(fault, b"ProtocolStatus", tag)
     return p
-
-
-cdef bint is_reply_arm(uint32_t tag) noexcept nogil:
-    return (
-        tag == MxCommandReply_register_TAG
-        or tag == MxCommandReply_add_item_TAG
-        or tag == MxCommandReply_add_item2_TAG
-        or tag == MxCommandReply_add_buffered_item_TAG
-        or tag == MxCommandReply_suspend_TAG
-        or tag == MxCommandReply_activate_TAG
-        or tag == MxCommandReply_authenticate_user_TAG
-        or tag == MxCommandReply_archestra_user_to_id_TAG
-        or tag == MxCommandReply_add_item_bulk_TAG
-        or tag == MxCommandReply_advise_item_bulk_TAG
-        or tag == MxCommandReply_remove_item_bulk_TAG
-        or tag == MxCommandReply_un_advise_item_bulk_TAG
-        or tag == MxCommandReply_subscribe_bulk_TAG
-        or tag == MxCommandReply_unsubscribe_bulk_TAG
-        or tag == MxCommandReply_acknowledge_alarm_TAG
-        or tag == MxCommandReply_query_active_alarms_TAG
-        or tag == MxCommandReply_read_bulk_TAG
-        or tag == MxCommandReply_session_state_TAG
-        or tag == MxCommandReply_worker_info_TAG
-        or tag == MxCommandReply_drain_events_TAG
-    )
 
 
 cdef bint read_reply(
@@ -702,11 +680,11 @@ cdef bint read_reply(
         elif tag == MxCommandReply_diagnostic_message_TAG:
             p = get_string(p, end, &head.diagnostic, fault)
         else:
-            if is_reply_arm(tag):
+            if oneof_of(MxCommandReply_MESSAGE, tag):
                 head.arm = tag
                 head.is_bulk = False
                 head.rows = 0
-            p = skip(p, end, tag, fault)
+            p = pass_field(p, end, tag, MxCommandReply_MESSAGE, 0, fault)
         if p == NULL:
             broken(fault, b"MxCommandReply", tag)
             return False
@@ -738,12 +716,8 @@ cdef class WriteReply:
         """The BulkWriteResult of one row as it came."""
         index = row_index(row, len(self))
         if self.results is None:
-            body = merged_field(self.message, self.arm, b"MxCommandReply")
-            spans = spans_of(body, BulkWriteReply_results_TAG, b"BulkWriteReply")
-            # Of a payload that another one replaced in between, the last rows count.
-            self.results = [
-                body[offset : offset + size] for offset, size in spans[len(spans) - len(self) :]
-            ]
+            body = merged_field(self.message, self.arm, MxCommandReply_MESSAGE)
+            self.results = fields_of(body, BulkWriteReply_results_TAG, BulkWriteReply_MESSAGE)
         return self.results[index]
 
 
@@ -767,7 +741,7 @@ def decode_write_reply(data):
     DecodeError
         No valid message; has ``offset`` and ``field``.
     """
-    cdef bytes message = as_bytes(data, "data")
+    cdef bytes message = as_message(data, "data")
     cdef const uint8_t* start = <const uint8_t*> PyBytes_AS_STRING(message)
     cdef size_t size = PyBytes_GET_SIZE(message)
     cdef ReplyHead head

@@ -103,9 +103,9 @@ cdef inline const uint8_t* read_entry(
             p = v.p
             handle = <int32_t> v.value
         elif meaning == 2:
-            p = read_value_field(p, end, start, &cell, fault)
+            p = read_value_field(p, end, start, &cell, 4, fault)
         elif meaning == 3:
-            p = read_value_field(p, end, start, &time, fault)
+            p = read_value_field(p, end, start, &time, 4, fault)
         elif meaning == 4:
             v = get_varint(p, end, fault)
             p = v.p
@@ -115,7 +115,7 @@ cdef inline const uint8_t* read_entry(
             p = v.p
             verifier = <int32_t> v.value
         else:
-            p = skip(p, end, tag, fault)
+            p = skip(p, end, tag, 3, fault)
         if p == NULL:
             return broken(fault, b"WriteBulkEntry", tag)
     rows.item_handle[n] = handle
@@ -148,7 +148,7 @@ cdef const uint8_t* read_entries(
         tag = v.value
         if tag == head.entry_tag:
             if rows == NULL:
-                p = skip(p, end, tag, fault)
+                p = skip(p, end, tag, 2, fault)
             # A constant kind each, so that the reader of entries is specialised four times.
             elif head.arm_kind == MX_COMMAND_KIND_WRITE_BULK:
                 p = read_entry(p, end, start, rows, n, MX_COMMAND_KIND_WRITE_BULK, fault)
@@ -164,7 +164,7 @@ cdef const uint8_t* read_entries(
             p = v.p
             head.server_handle = <int32_t> v.value
         else:
-            p = skip(p, end, tag, fault)
+            p = skip(p, end, tag, 2, fault)
         if p == NULL:
             return broken(fault, b"WriteBulkCommand", tag)
     head.rows = n
@@ -208,11 +208,11 @@ cdef const uint8_t* read_command(
         elif tag == head.arm:
             p = read_entries(p, end, start, head, rows, fault)
         else:
-            if tag & 7 == WIRE_LENGTH:
-                # Another command's payload, or nothing we know: not for this reader.
+            if oneof_of(MxCommand_MESSAGE, tag):
+                # Another command's payload: not for this reader.
                 head.arm = 0
                 head.arm_kind = 0
-            p = skip(p, end, tag, fault)
+            p = pass_field(p, end, tag, MxCommand_MESSAGE, 1, fault)
         if p == NULL:
             return broken(fault, b"MxCommand", tag)
     return p
@@ -240,7 +240,7 @@ cdef bint read_request(
         elif tag == MxCommandRequest_command_TAG:
             p = read_command(p, end, start, head, rows, fault)
         else:
-            p = skip(p, end, tag, fault)
+            p = pass_field(p, end, tag, MxCommandRequest_MESSAGE, 0, fault)
         if p == NULL:
             broken(fault, b"MxCommandRequest", tag)
             return False
@@ -269,15 +269,16 @@ cdef class WriteRequest(ValueColumns):
         cdef int64_t span = self.spans[index]
         entry = self.message[span >> 32 : (span >> 32) + (span & MAX_LENGTH)]
         cdef uint32_t wanted
+        cdef int kind
         if self.command_kind == MX_COMMAND_KIND_WRITE_BULK:
-            wanted = WriteBulkEntry_value_TAG
+            kind, wanted = WriteBulkEntry_MESSAGE, WriteBulkEntry_value_TAG
         elif self.command_kind == MX_COMMAND_KIND_WRITE2_BULK:
-            wanted = Write2BulkEntry_value_TAG
+            kind, wanted = Write2BulkEntry_MESSAGE, Write2BulkEntry_value_TAG
         elif self.command_kind == MX_COMMAND_KIND_WRITE_SECURED_BULK:
-            wanted = WriteSecuredBulkEntry_value_TAG
+            kind, wanted = WriteSecuredBulkEntry_MESSAGE, WriteSecuredBulkEntry_value_TAG
         else:
-            wanted = WriteSecured2BulkEntry_value_TAG
-        return merged_field(entry, wanted, b"WriteBulkEntry")
+            kind, wanted = WriteSecured2BulkEntry_MESSAGE, WriteSecured2BulkEntry_value_TAG
+        return merged_field(entry, wanted, kind)
 
 
 def decode_write_request(data):
@@ -298,7 +299,7 @@ def decode_write_request(data):
     DecodeError
         No valid message; has ``offset`` and ``field``.
     """
-    cdef bytes message = as_bytes(data, "data")
+    cdef bytes message = as_message(data, "data")
     cdef const uint8_t* start = <const uint8_t*> PyBytes_AS_STRING(message)
     cdef size_t size = PyBytes_GET_SIZE(message)
     cdef RequestHead head
@@ -311,6 +312,9 @@ def decode_write_request(data):
     if not fine:
         raise decode_error(&fault, start)
     if head.arm_kind == 0 or head.arm_kind != head.command_kind:
+        # Its entries were counted, not read.
+        if check_message(start, start + size, MxCommandRequest_MESSAGE, 0, &fault) == NULL:
+            raise decode_error(&fault, start)
         return None
     cdef Py_ssize_t room = head.most
     columns = (

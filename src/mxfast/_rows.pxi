@@ -154,7 +154,7 @@ cdef uint8_t* stamp_row(
     at += row.mid.size
     if row.width == 1:
         at[0] = value[0] != 0               # numpy's True may be any byte but 0
-    else:
+    elif row.width:
         memcpy(at, value, row.width)
     memcpy(at + row.width, row.tail.data, TAIL_ROOM)
     if not roomy:

@@ -63,7 +63,7 @@ cdef inline void clear_stamp(Stamp* stamp) noexcept nogil:
 
 
 cdef inline const uint8_t* read_timestamp(
-    const uint8_t* p, const uint8_t* end, Stamp* stamp, Fault* fault
+    const uint8_t* p, const uint8_t* end, Stamp* stamp, int depth, Fault* fault
 ) noexcept nogil:
     """Read a google.protobuf.Timestamp, whose two fields are 1 and 2 for ever."""
     cdef const uint8_t* at
@@ -92,18 +92,18 @@ cdef inline const uint8_t* read_timestamp(
             stamp.nanos = <int32_t> v.value
             mark(&stamp.nanos_mark, at, p)
         else:
-            p = skip(p, end, tag, fault)
+            p = skip(p, end, tag, depth, fault)
         if p == NULL:
             return broken(fault, b"Timestamp", tag)
     return p
 
 
 cdef const uint8_t* read_value(
-    const uint8_t* p, const uint8_t* end, const uint8_t* start, Cell* cell, Fault* fault
+    const uint8_t* p, const uint8_t* end, const uint8_t* start, Cell* cell, int depth, Fault* fault
 ) noexcept nogil:
     """Read an MxValue's body into the cell; merges into what the cell holds.
 
-    Offsets count from `start`.
+    Offsets count from `start`; `depth` is how deep the MxValue lies below the outermost message.
     """
     cdef uint32_t tag
     cdef Varint v
@@ -158,19 +158,19 @@ cdef const uint8_t* read_value(
         elif tag == MxValue_timestamp_value_TAG:
             if cell.kind != KIND_TIMESTAMP:
                 clear_stamp(&cell.stamp)
-            p = read_timestamp(p, end, &cell.stamp, fault)
+            p = read_timestamp(p, end, &cell.stamp, depth + 1, fault)
             set_number(
                 cell, KIND_TIMESTAMP, nanoseconds(cell.stamp.seconds, cell.stamp.nanos), MXF_NAN
             )
         elif tag == MxValue_array_value_TAG:
-            # Read on demand from the row's bytes, as is a sparse array.
-            p = skip(p, end, tag, fault)
+            # Checked now, read on demand from the row's bytes, as is a sparse array.
+            p = pass_field(p, end, tag, MxValue_MESSAGE, depth, fault)
             set_number(cell, KIND_ARRAY, 0, MXF_NAN)
         elif tag == MxValue_sparse_array_value_TAG:
-            p = skip(p, end, tag, fault)
+            p = pass_field(p, end, tag, MxValue_MESSAGE, depth, fault)
             set_number(cell, KIND_SPARSE_ARRAY, 0, MXF_NAN)
         else:
-            p = skip(p, end, tag, fault)
+            p = pass_field(p, end, tag, MxValue_MESSAGE, depth, fault)
         if p == NULL:
             return broken(fault, b"MxValue", tag)
     return p
@@ -183,16 +183,19 @@ cdef inline void set_number(Cell* cell, int kind, int64_t payload, double value)
 
 
 cdef inline const uint8_t* read_value_field(
-    const uint8_t* p, const uint8_t* end, const uint8_t* start, Cell* cell, Fault* fault
+    const uint8_t* p, const uint8_t* end, const uint8_t* start, Cell* cell, int depth, Fault* fault
 ) noexcept nogil:
     """Read an MxValue with its length."""
     cdef Varint v = get_length(p, end, fault)
     if v.p == NULL:
         return NULL
-    return read_value(v.p, v.p + v.value, start, cell, fault)
+    return read_value(v.p, v.p + v.value, start, cell, depth, fault)
 
 
 # ---------------------------------------------------------------- whole arrays
+
+cdef enum:
+    MAX_DIMENSIONS = 64    # numpy's most
 
 cdef object ELEMENT_DTYPES = {
     KIND_BOOL: np.dtype(np.bool_),
@@ -439,45 +442,10 @@ cdef const uint8_t* read_elements(
             p = read_element(p, end, kind, out, count[0], fault)
             count[0] += 1
         else:
-            p = skip(p, end, tag, fault)
+            p = skip(p, end, tag, 0, fault)
         if p == NULL:
             return broken(fault, b"MxArray", tag)
     return p
-
-
-cdef list spans_of(bytes message, uint32_t wanted, const char* name):
-    """Every occurrence of one length-delimited field: [(offset, size), ...]."""
-    cdef const uint8_t* start = <const uint8_t*> PyBytes_AS_STRING(message)
-    cdef const uint8_t* p = start
-    cdef const uint8_t* end = start + PyBytes_GET_SIZE(message)
-    cdef Fault fault
-    cdef Varint v
-    cdef Span span
-    cdef uint32_t tag
-    cdef list spans = []
-    memset(&fault, 0, sizeof(fault))
-    while p != end:
-        v = get_tag(p, end, &fault)
-        tag = v.value if v.p != NULL else 0
-        if tag == wanted:
-            p = get_span(v.p, end, &span, &fault)
-            if p != NULL:
-                spans.append((span.data - start, span.size))
-        elif tag:
-            p = skip(v.p, end, tag, &fault)
-        else:
-            p = NULL
-        if p == NULL:
-            broken(&fault, name, tag)
-            raise decode_error(&fault, start)
-    return spans
-
-
-cdef bytes merged_field(bytes message, uint32_t wanted, const char* name):
-    """One submessage field's bytes; several occurrences merge, which is concatenation."""
-    return b"".join(
-        [message[offset : offset + size] for offset, size in spans_of(message, wanted, name)]
-    )
 
 
 cdef object decode_array(bytes message):
@@ -485,7 +453,6 @@ cdef object decode_array(bytes message):
     cdef const uint8_t* start = <const uint8_t*> PyBytes_AS_STRING(message)
     cdef const uint8_t* p = start
     cdef const uint8_t* end = start + PyBytes_GET_SIZE(message)
-    cdef const uint8_t* stop
     cdef Fault fault
     cdef Varint v
     cdef Span span
@@ -493,8 +460,9 @@ cdef object decode_array(bytes message):
     cdef uint32_t arm = 0
     cdef uint32_t packed, single
     cdef int kind = KIND_NONE
-    cdef list dimensions = []
-    cdef list parts = []            # the current arm's bodies
+    cdef uint32_t extents[MAX_DIMENSIONS]
+    cdef Py_ssize_t dimensions = 0
+    cdef Py_ssize_t i, n
     memset(&fault, 0, sizeof(fault))
     while p != end:
         v = get_tag(p, end, &fault)
@@ -503,44 +471,57 @@ cdef object decode_array(bytes message):
         if p == NULL:
             pass
         elif tag == MxArray_dimensions_TAG:
-            v = get_varint(p, end, &fault)
-            p = v.p
-            dimensions.append(<uint32_t> v.value)
+            p = read_dimensions(p, p + 1, end, extents, &dimensions, &fault)
         elif tag == MxArray_dimensions_PACKED:
             p = get_span(p, end, &span, &fault)
             if p != NULL:
-                p = span.data
-                stop = span.data + span.size
-                while p != stop and p != NULL:
-                    v = get_varint(p, stop, &fault)
-                    p = v.p
-                    dimensions.append(<uint32_t> v.value)
-        elif array_kind(tag) != KIND_NONE:
-            if tag != arm:
-                parts.clear()       # a oneof keeps its last arm
-                kind = array_kind(tag)
-                arm = tag
-            p = get_span(p, end, &span, &fault)
-            if p != NULL:
-                parts.append((span.data - start, span.size))
+                p = read_dimensions(span.data, p, p, extents, &dimensions, &fault)
         else:
-            p = skip(p, end, tag, &fault)
+            if array_kind(tag) != KIND_NONE:
+                kind = array_kind(tag)      # a oneof keeps its last arm
+                arm = tag
+            p = skip(p, end, tag, 0, &fault)
         if p == NULL:
             broken(&fault, b"MxArray", tag)
             raise decode_error(&fault, start)
-    if kind == KIND_STRING or kind == KIND_RAW or kind == KIND_TIMESTAMP:
-        array = decode_objects(message, kind, parts)
-    elif kind == KIND_NONE:
+    if kind == KIND_NONE:
         array = np.empty(0, np.float64)
     else:
-        array_tags(kind, &arm, &packed, &single)
-        array = np.empty(fill_array(message, parts, kind, packed, single, NULL), ELEMENT_DTYPES[kind])
-        memory = memory_of(array, PyBUF_WRITABLE)
-        fill_array(message, parts, kind, packed, single, <uint8_t*> (<Memory> memory).view.buf)
-    # numpy has at most 64 dimensions; a message may claim any number of any size.
-    if 1 <= len(dimensions) <= 64 and math.prod(dimensions) == array.size:
-        array = array.reshape(dimensions)
-    return array
+        body = merged_field(message, arm, MxArray_MESSAGE)
+        if kind == KIND_STRING or kind == KIND_RAW or kind == KIND_TIMESTAMP:
+            array = decode_objects(body, kind)
+        else:
+            array_tags(kind, &arm, &packed, &single)
+            n = fill_array(body, kind, packed, single, NULL)
+            array = np.empty(n, ELEMENT_DTYPES[kind])
+            memory = memory_of(array, PyBUF_WRITABLE)
+            fill_array(body, kind, packed, single, <uint8_t*> (<Memory> memory).view.buf)
+    # A message may claim any number of dimensions of any size.
+    if not 0 < dimensions <= MAX_DIMENSIONS:
+        return array
+    shape = [extents[i] for i in range(dimensions)]
+    if math.prod(shape) != array.size:
+        return array
+    try:
+        return array.reshape(shape)
+    except ValueError:
+        return array        # one is 0 and the others' product is more than numpy can count
+
+
+cdef const uint8_t* read_dimensions(
+    const uint8_t* p, const uint8_t* stop, const uint8_t* end, uint32_t* extents,
+    Py_ssize_t* count, Fault* fault,
+) noexcept nogil:
+    """Read varints up to `stop`, keep those there is room for, count them all."""
+    cdef Varint v
+    v.p = p
+    while v.p != NULL and v.p < stop:
+        v = get_varint(v.p, end, fault)
+        if v.p != NULL:
+            if count[0] < MAX_DIMENSIONS:
+                extents[count[0]] = <uint32_t> v.value
+            count[0] += 1
+    return v.p
 
 
 cdef int array_kind(uint32_t tag) noexcept nogil:
@@ -564,29 +545,26 @@ cdef int array_kind(uint32_t tag) noexcept nogil:
 
 
 cdef Py_ssize_t fill_array(
-    bytes message, list parts, int kind, uint32_t packed, uint32_t single, uint8_t* out
+    bytes body, int kind, uint32_t packed, uint32_t single, uint8_t* out
 ) except -1:
-    cdef const uint8_t* start = <const uint8_t*> PyBytes_AS_STRING(message)
-    cdef const uint8_t* p
-    cdef size_t length
+    """Read an XxxArray into `out`, if there is one, and return how many elements it has."""
+    cdef const uint8_t* start = <const uint8_t*> PyBytes_AS_STRING(body)
+    cdef const uint8_t* end = start + PyBytes_GET_SIZE(body)
     cdef Py_ssize_t n = 0
     cdef Fault fault
     memset(&fault, 0, sizeof(fault))
-    for offset, size in parts:
-        p = start + <size_t> offset
-        length = size
-        with nogil:
-            p = read_elements(p, p + length, kind, packed, single, out, &n, &fault)
-        if p == NULL:
-            raise decode_error(&fault, start)
+    with nogil:
+        end = read_elements(start, end, kind, packed, single, out, &n, &fault)
+    if end == NULL:
+        raise decode_error(&fault, start)
     return n
 
 
-cdef object decode_objects(bytes message, int kind, list parts):
+cdef object decode_objects(bytes body, int kind):
     """Strings, raw values and timestamps: one length-delimited field an element."""
-    cdef const uint8_t* start = <const uint8_t*> PyBytes_AS_STRING(message)
-    cdef const uint8_t* p
-    cdef const uint8_t* end
+    cdef const uint8_t* start = <const uint8_t*> PyBytes_AS_STRING(body)
+    cdef const uint8_t* p = start
+    cdef const uint8_t* end = start + PyBytes_GET_SIZE(body)
     cdef Fault fault
     cdef Varint v
     cdef Span span
@@ -601,32 +579,29 @@ cdef object decode_objects(bytes message, int kind, list parts):
         wanted = TimestampArray_values_TAG
     cdef list elements = []
     memset(&fault, 0, sizeof(fault))
-    for offset, size in parts:
-        p = start + <size_t> offset
-        end = p + <size_t> size
-        while p != end:
-            v = get_tag(p, end, &fault)
-            p = v.p
-            tag = v.value if p != NULL else 0
-            if p == NULL:
-                pass
-            elif tag != wanted:
-                p = skip(p, end, tag, &fault)
-            elif kind == KIND_TIMESTAMP:
-                clear_stamp(&stamp)
-                p = read_timestamp(p, end, &stamp, &fault)
-                elements.append(nanoseconds(stamp.seconds, stamp.nanos))
-            elif kind == KIND_RAW:
-                p = get_span(p, end, &span, &fault)
-                if p != NULL:
-                    elements.append(PyBytes_FromStringAndSize(<const char*> span.data, span.size))
-            else:
-                p = get_string(p, end, &span, &fault)
-                if p != NULL:
-                    elements.append(read_text(&span))
-            if p == NULL:
-                broken(&fault, b"MxArray", tag)
-                raise decode_error(&fault, start)
+    while p != end:
+        v = get_tag(p, end, &fault)
+        p = v.p
+        tag = v.value if p != NULL else 0
+        if p == NULL:
+            pass
+        elif tag != wanted:
+            p = skip(p, end, tag, 0, &fault)
+        elif kind == KIND_TIMESTAMP:
+            clear_stamp(&stamp)
+            p = read_timestamp(p, end, &stamp, 0, &fault)
+            elements.append(nanoseconds(stamp.seconds, stamp.nanos))
+        elif kind == KIND_RAW:
+            p = get_span(p, end, &span, &fault)
+            if p != NULL:
+                elements.append(PyBytes_FromStringAndSize(<const char*> span.data, span.size))
+        else:
+            p = get_string(p, end, &span, &fault)
+            if p != NULL:
+                elements.append(read_text(&span))
+        if p == NULL:
+            broken(&fault, b"MxArray", tag)
+            raise decode_error(&fault, start)
     if kind == KIND_TIMESTAMP:
         return np.array(elements, np.int64).view(DTYPE_TIME)
     array = np.empty(len(elements), object)
@@ -656,16 +631,16 @@ def decode_value(data):
     DecodeError
         No valid message; has ``offset`` and ``field``.
     """
-    cdef bytes message = as_bytes(data, "data")
+    cdef bytes message = as_message(data, "data")
     cdef const uint8_t* start = <const uint8_t*> PyBytes_AS_STRING(message)
     cdef Cell cell
     cdef Fault fault
     memset(&fault, 0, sizeof(fault))
     clear_cell(&cell)
-    if read_value(start, start + PyBytes_GET_SIZE(message), start, &cell, &fault) == NULL:
+    if read_value(start, start + PyBytes_GET_SIZE(message), start, &cell, 0, &fault) == NULL:
         raise decode_error(&fault, start)
     if cell.kind == KIND_ARRAY:
-        return decode_array(merged_field(message, MxValue_array_value_TAG, b"MxValue"))
+        return decode_array(merged_field(message, MxValue_array_value_TAG, MxValue_MESSAGE))
     if cell.kind == KIND_SPARSE_ARRAY:
         raise DecodeError(
             "MxValue.sparse_array_value is write only: the gateway never sends one",

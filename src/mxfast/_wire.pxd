@@ -132,9 +132,7 @@ cdef inline Varint get_tag(const uint8_t* p, const uint8_t* end, Fault* fault) n
 cdef inline Varint get_length(const uint8_t* p, const uint8_t* end, Fault* fault) noexcept nogil:
     """Read a length that fits in what is left."""
     cdef Varint v = get_varint(p, end, fault)
-    if v.p != NULL and (
-        v.value > MAX_LENGTH or v.p - p > 5 or v.value > <uint64_t> (end - v.p)
-    ):
+    if v.p != NULL and (v.value > MAX_LENGTH or v.value > <uint64_t> (end - v.p)):
         v.p = fail(fault, p, b"has a length that reaches past its end")
     return v
 
@@ -230,17 +228,14 @@ cdef inline const uint8_t* skip_group(
             if v.value >> 3 != number:
                 return fail(fault, p, b"ends a group that another one began")
             return v.p
-        if v.value & 7 == WIRE_GROUP:
-            p = skip_group(v.p, end, v.value >> 3, depth + 1, fault)
-        else:
-            p = skip(v.p, end, v.value, fault)
+        p = skip(v.p, end, v.value, depth + 1, fault)
     return NULL
 
 
 cdef inline const uint8_t* skip(
-    const uint8_t* p, const uint8_t* end, uint32_t tag, Fault* fault
+    const uint8_t* p, const uint8_t* end, uint32_t tag, int depth, Fault* fault
 ) noexcept nogil:
-    """Pass over the field whose tag was just read."""
+    """Pass over the field whose tag was just read, in a message `depth` below the outermost."""
     cdef uint32_t wire = tag & 7
     cdef uint64_t ignored
     cdef Varint v
@@ -256,5 +251,5 @@ cdef inline const uint8_t* skip(
     if wire == WIRE_FIXED32:
         return get_fixed(p, end, &ignored, 4, fault)
     if wire == WIRE_GROUP:
-        return skip_group(p, end, tag >> 3, 0, fault)
+        return skip_group(p, end, tag >> 3, depth, fault)
     return fail(fault, p, b"has an end of a group that never began, or no known wire type")
