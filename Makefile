@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test lint bench sanitize fuzz clean
 .DEFAULT_GOAL := demo
 
 $(BIN)/.installed: pyproject.toml setup.py MANIFEST.in $(wildcard proto/*.proto src/mxfast/*.p*x* src/mxfast/*.pxd)
@@ -24,6 +24,22 @@ lint: $(BIN)/.installed
 bench: $(BIN)/.installed
 	$(BIN)/python -m pytest benchmarks --benchmark-only
 	$(BIN)/python benchmarks/end_to_end.py
+
+# The codec's tests on a build with gcc's AddressSanitizer and UBSan, which end the run at the
+# first error. Python's own allocator would hide from them where an object ends.
+SANITIZE := -fsanitize=address,undefined
+sanitize: $(BIN)/.installed
+	CC=gcc MXFAST_CFLAGS='-O1 -g $(SANITIZE) -fno-sanitize-recover=undefined' LDFLAGS='$(SANITIZE)' \
+		$(BIN)/python setup.py --quiet build \
+		--build-lib build/sanitize/lib --build-temp build/sanitize/temp
+	LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libstdc++.so)" \
+		PYTHONMALLOC=malloc ASAN_OPTIONS=detect_leaks=0 PYTHONPATH=build/sanitize/lib \
+		$(BIN)/python -m pytest --capture=sys -p no:cacheprovider tests/test_codec_*.py
+
+# Every decoder for so many seconds; needs clang, and says so.
+FUZZ_SECONDS ?= 60
+fuzz: $(BIN)/.installed
+	fuzz/run $(FUZZ_SECONDS)
 
 clean:
 	rm -rf .venv build dist src/*.egg-info src/mxfast/_generated src/mxfast/_contract* src/mxfast/*.so

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from mxfast import codec
@@ -27,9 +28,8 @@ def extended_from_list(array: Any) -> bytes:
     return extended(array.tolist())
 
 
-def header_and_tobytes(array: Any) -> bytes:
-    header: bytes = HEADERS[len(array)]
-    return header + array.tobytes()
+def header_and_tobytes(array: NDArray[np.float64]) -> bytes:
+    return HEADERS[len(array)] + array.tobytes()
 
 
 HEADERS = {n: codec.encode_value(np.zeros(n))[: -8 * n] for n in SIZES}

@@ -1,0 +1,336 @@
+"""The protobuf runtime as judge: same bytes in, the same acceptance and the same meaning out.
+
+Where the codec differs from the runtime on purpose:
+
+- `decode_value` refuses a sparse array, which a gateway never sends.
+- A timestamp outside datetime64[ns], or with nanoseconds that are none, is NaT.
+- An array whose ``dimensions`` numpy cannot give it is flat.
+- `decode_write_request` returns None for a request that is no bulk write.
+- A buffered data change of numbers or times is one row a sample.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from google.protobuf.message import DecodeError as RuntimeRefusal
+from google.protobuf.message import Message
+
+from mxfast import codec
+from mxfast._generated import mxaccess_gateway_pb2 as pb
+from mxfast.codec import ValueKind
+from tests import wire
+
+KIND_OF_ARM = {
+    None: ValueKind.NONE,
+    "bool_value": ValueKind.BOOL,
+    "int32_value": ValueKind.INT32,
+    "int64_value": ValueKind.INT64,
+    "float_value": ValueKind.FLOAT,
+    "double_value": ValueKind.DOUBLE,
+    "string_value": ValueKind.STRING,
+    "timestamp_value": ValueKind.TIMESTAMP,
+    "array_value": ValueKind.ARRAY,
+    "raw_value": ValueKind.RAW,
+    "sparse_array_value": ValueKind.SPARSE_ARRAY,
+}
+DTYPE_OF_ARM = {
+    "bool_value": np.bool_,
+    "int32_value": np.int32,
+    "int64_value": np.int64,
+    "float_value": np.float32,
+    "double_value": np.float64,
+}
+KIND_OF_DTYPE: dict[np.dtype[Any], ValueKind] = {
+    np.dtype(dtype): KIND_OF_ARM[arm] for arm, dtype in DTYPE_OF_ARM.items()
+}
+KIND_OF_DTYPE[np.dtype("datetime64[ns]")] = ValueKind.TIMESTAMP
+DTYPE_OF_ARRAY = {name.replace("_value", "_values"): dtype for name, dtype in DTYPE_OF_ARM.items()}
+FAILING = {
+    pb.MX_STATUS_CATEGORY_WARNING,
+    pb.MX_STATUS_CATEGORY_COMMUNICATION_ERROR,
+    pb.MX_STATUS_CATEGORY_CONFIGURATION_ERROR,
+    pb.MX_STATUS_CATEGORY_OPERATIONAL_ERROR,
+    pb.MX_STATUS_CATEGORY_SECURITY_ERROR,
+    pb.MX_STATUS_CATEGORY_SOFTWARE_ERROR,
+    pb.MX_STATUS_CATEGORY_OTHER_ERROR,
+}
+BULK_WRITES = {
+    "write_bulk": pb.MX_COMMAND_KIND_WRITE_BULK,
+    "write2_bulk": pb.MX_COMMAND_KIND_WRITE2_BULK,
+    "write_secured_bulk": pb.MX_COMMAND_KIND_WRITE_SECURED_BULK,
+    "write_secured2_bulk": pb.MX_COMMAND_KIND_WRITE_SECURED2_BULK,
+}
+
+
+def runtime_reads(message_type: type[Message], data: bytes) -> Any:
+    """The message as the runtime reads it, or None where it refuses it."""
+    try:
+        return message_type.FromString(data)
+    except RuntimeRefusal:
+        return None
+
+
+def refusal(decode: Callable[[Any], object], data: object) -> codec.DecodeError:
+    """The DecodeError that `decode` must raise."""
+    try:
+        decode(data)
+    except codec.DecodeError as error:
+        return error
+    raise AssertionError(f"the runtime refuses what {decode.__name__} accepts")
+
+
+def assert_offset(error: codec.DecodeError, data: bytes) -> None:
+    assert 0 <= error.offset <= len(data)
+    assert re.fullmatch(r"\w+(\.\w+| field \d+)?", error.field), error.field
+
+
+def assert_same_bytes(data: bytes, message: Message) -> None:
+    # Not ==, by which a message that holds NaN differs from itself.
+    assert type(message).FromString(data).SerializeToString() == message.SerializeToString()
+
+
+def expected_array(array: pb.MxArray) -> np.ndarray:
+    arm = array.WhichOneof("values")
+    if arm is None:
+        flat: np.ndarray = np.empty(0)
+    elif arm == "timestamp_values":
+        times = [wire.nanoseconds(time) for time in array.timestamp_values.values]
+        flat = np.array(times, "datetime64[ns]")
+    elif arm in DTYPE_OF_ARRAY:
+        flat = np.array(getattr(array, arm).values, DTYPE_OF_ARRAY[arm])
+    else:
+        flat = wire.array_of(list(getattr(array, arm).values), "str")
+    # More than numpy's most dimensions, or their product too large though one of them is 0.
+    if not 1 <= len(array.dimensions) <= 64:
+        return flat
+    try:
+        return flat.reshape(tuple(array.dimensions))
+    except ValueError:
+        return flat
+
+
+def assert_value(value: Any, message: pb.MxValue) -> None:
+    """Assert that a decoded value is what the message holds."""
+    arm = message.WhichOneof("kind")
+    if arm is None:
+        assert value is None
+    elif arm == "array_value":
+        expected = expected_array(message.array_value)
+        assert (value.dtype, value.shape) == (expected.dtype, expected.shape)
+        np.testing.assert_array_equal(value, expected)
+    elif arm == "timestamp_value":
+        np.testing.assert_equal(value, wire.nanoseconds(message.timestamp_value))
+    elif arm in DTYPE_OF_ARM:
+        assert type(value) is DTYPE_OF_ARM[arm]
+        np.testing.assert_equal(value, DTYPE_OF_ARM[arm](getattr(message, arm)))
+    else:
+        assert type(value) is type(getattr(message, arm))
+        assert value == getattr(message, arm)
+
+
+class Row(NamedTuple):
+    """What a row must hold: a message's value, or one sample of a buffered data change's."""
+
+    value: pb.MxValue
+    sample: np.generic | None = None
+
+    @property
+    def kind(self) -> ValueKind:
+        if self.sample is not None:
+            return KIND_OF_DTYPE[self.sample.dtype]
+        return KIND_OF_ARM[self.value.WhichOneof("kind")]
+
+    @property
+    def number(self) -> Any:
+        if self.sample is not None:
+            return np.nan if self.sample.dtype.kind == "M" else self.sample
+        arm = self.value.WhichOneof("kind")
+        return getattr(self.value, arm) if arm in DTYPE_OF_ARM else np.nan
+
+
+def assert_rows(columns: codec.ValueColumns, rows: Sequence[Row]) -> None:
+    """Assert what the columns hold of the rows' values, and what is decoded on demand."""
+    assert columns.kind.tolist() == [row.kind for row in rows]
+    for index, row in enumerate(rows):
+        np.testing.assert_equal(columns.value[index], np.float64(row.number))
+        assert_same_bytes(columns.value_bytes(index), row.value)
+    for kind in ValueKind:
+        expected = [row for row in rows if row.kind == kind]
+        found = columns.values(kind)
+        assert len(found) == len(expected)
+        for value, row in zip(found, expected, strict=True):
+            if row.sample is not None:
+                assert type(value) is type(row.sample)
+                np.testing.assert_equal(value, row.sample)
+            elif kind == ValueKind.SPARSE_ARRAY:
+                assert_same_bytes(value, row.value)
+            else:
+                assert_value(value, row.value)
+
+
+def samples_of(event: pb.MxEvent) -> np.ndarray:
+    """The samples that become rows of their own; none where the event is one row."""
+    if (
+        event.WhichOneof("body") == "on_buffered_data_change"
+        and event.value.WhichOneof("kind") == "array_value"
+    ):
+        values = expected_array(event.value.array_value)
+        if values.dtype.kind in "biufM":
+            return values.reshape(-1)
+    return np.empty(0)
+
+
+def assert_time(time: np.datetime64, message: Message, field: str) -> None:
+    if message.HasField(field):
+        np.testing.assert_equal(time, wire.nanoseconds(getattr(message, field)))
+    else:
+        assert np.isnat(time)
+
+
+def judge_events(messages: Sequence[bytes]) -> bool:
+    """Whether the messages are accepted, by both and with the same meaning."""
+    read = [runtime_reads(pb.MxEvent, data) for data in messages]
+    refused = [index for index, event in enumerate(read) if event is None]
+    if refused:
+        error = refusal(codec.decode_events, list(messages))
+        assert str(error).startswith(f"messages[{refused[0]}]: ")
+        assert_offset(error, messages[refused[0]])
+        return False
+    columns = codec.decode_events(list(messages))
+    rows: list[Row] = []
+    gaps: list[tuple[int, int, int]] = []
+    for index, event in enumerate(read):
+        if event.HasField("replay_gap"):
+            gap = event.replay_gap
+            gaps.append((len(rows), gap.requested_after_sequence, gap.oldest_available_sequence))
+            continue
+        body = event.on_buffered_data_change
+        samples = samples_of(event)
+        qualities = expected_array(body.quality_values).reshape(-1)
+        times = expected_array(body.timestamp_values).reshape(-1)
+        failed = any(s.success == 0 and s.category in FAILING for s in event.statuses)
+        for at in range(len(samples) or 1):
+            row = len(rows)
+            rows.append(Row(event.value, samples[at] if len(samples) else None))
+            assert columns.message_index[row] == index
+            assert columns.family[row] == event.family
+            assert columns.server_handle[row] == event.server_handle
+            assert columns.item_handle[row] == event.item_handle
+            assert columns.worker_sequence[row] == event.worker_sequence
+            assert_time(columns.gateway_timestamp[row], event, "gateway_receive_timestamp")
+            assert columns.ok[row] == (not failed)
+            # A sample without a quality or time of its own has the event's.
+            if at < min(len(samples), len(qualities)) and qualities.dtype.kind == "i":
+                assert columns.quality[row] == qualities[at].astype(np.int32)
+            else:
+                assert columns.quality[row] == event.quality
+            if at < min(len(samples), len(times)) and times.dtype.kind == "M":
+                np.testing.assert_equal(columns.source_timestamp[row], times[at])
+            else:
+                assert_time(columns.source_timestamp[row], event, "source_timestamp")
+    assert len(columns) == len(rows)
+    assert columns.gaps == gaps
+    assert_rows(columns, rows)
+    return True
+
+
+def judge_value(data: bytes) -> bool:
+    message = runtime_reads(pb.MxValue, data)
+    if message is None:
+        assert_offset(refusal(codec.decode_value, data), data)
+        return False
+    if message.WhichOneof("kind") == "sparse_array_value":
+        assert "write only" in str(refusal(codec.decode_value, data))
+        return True
+    assert_value(codec.decode_value(data), message)
+    return True
+
+
+def judge_write_reply(data: bytes) -> bool:
+    message = runtime_reads(pb.MxCommandReply, data)
+    if message is None:
+        assert_offset(refusal(codec.decode_write_reply, data), data)
+        return False
+    reply = codec.decode_write_reply(data)
+    assert reply.session_id == message.session_id
+    assert reply.correlation_id == message.correlation_id
+    assert reply.command_kind == message.kind
+    assert reply.status_code == message.protocol_status.code
+    assert reply.status_message == message.protocol_status.message
+    assert reply.hresult_of_call == (message.hresult if message.HasField("hresult") else None)
+    assert reply.diagnostic_message == message.diagnostic_message
+    arm = message.WhichOneof("payload")
+    assert reply.has_results == (arm in BULK_WRITES)
+    results = getattr(message, arm).results if reply.has_results else []
+    assert len(reply) == len(results)
+    for row, result in enumerate(results):
+        assert reply.item_handle[row] == result.item_handle
+        assert reply.was_successful[row] == result.was_successful
+        assert reply.hresult[row] == result.hresult
+        assert_same_bytes(reply.result_bytes(row), result)
+    return True
+
+
+def judge_write_request(data: bytes) -> bool:
+    message = runtime_reads(pb.MxCommandRequest, data)
+    if message is None:
+        assert_offset(refusal(codec.decode_write_request, data), data)
+        return False
+    request = codec.decode_write_request(data)
+    command = message.command
+    arm = command.WhichOneof("payload")
+    if BULK_WRITES.get(arm) != command.kind:
+        assert request is None
+        return True
+    assert request is not None
+    bulk = getattr(command, arm)
+    assert request.session_id == message.session_id
+    assert request.correlation_id == message.client_correlation_id
+    assert request.command_kind == command.kind
+    assert request.server_handle == bulk.server_handle
+    assert len(request) == len(bulk.entries)
+    for row, entry in enumerate(bulk.entries):
+        assert request.item_handle[row] == entry.item_handle
+        secured = "secured" in arm
+        user = entry.current_user_id if secured else entry.user_id
+        assert request.user_id[row] == user
+        assert request.verifier_user_id[row] == (entry.verifier_user_id if secured else 0)
+        time = getattr(entry, "timestamp_value", pb.MxValue())
+        assert_time(request.timestamp[row], time, "timestamp_value")
+    assert_rows(request, [Row(entry.value) for entry in bulk.entries])
+    return True
+
+
+def judge_alike(data: bytes) -> bool:
+    """Events of one length, which the first byte says; of 0, one event of all that follows."""
+    size, rest = data[0] if data else 0, data[1:]
+    if size == 0:
+        return judge_events([rest])
+    return judge_events([rest[at : at + size] for at in range(0, len(rest), size)])
+
+
+# One message at a time, and of what type it is.
+JUDGES: dict[str, Callable[[bytes], bool]] = {
+    "event": lambda data: judge_events([data]),
+    "value": judge_value,
+    "write_reply": judge_write_reply,
+    "write_request": judge_write_request,
+}
+MESSAGES: dict[str, type[Message]] = {
+    "event": pb.MxEvent,
+    "value": pb.MxValue,
+    "write_reply": pb.MxCommandReply,
+    "write_request": pb.MxCommandRequest,
+}
+
+# What the fuzzer's inputs in fuzz/corpus are for.
+INPUTS = {
+    "events": judge_alike,
+    "value": judge_value,
+    "write_reply": judge_write_reply,
+    "write_request": judge_write_request,
+}
