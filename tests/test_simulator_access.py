@@ -227,12 +227,6 @@ async def test_a_message_of_sixteen_mebibytes_is_taken(peer: Peer) -> None:
     assert reply.protocol_status.code == pb.PROTOCOL_STATUS_CODE_OK
 
 
-async def test_a_call_that_is_not_simulated_is_unimplemented(peer: Peer) -> None:
-    with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await peer.raw("AcknowledgeAlarm", b"")
-    assert code_of(caught) == grpc.StatusCode.UNIMPLEMENTED
-
-
 async def test_health_is_serving_for_the_server_and_the_gateway(peer: Peer) -> None:
     stub: Any = health_pb2_grpc.HealthStub(peer.channel)
     for name in ("", pb.DESCRIPTOR.services_by_name["MxAccessGateway"].full_name):

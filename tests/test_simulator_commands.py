@@ -57,7 +57,7 @@ def time_value(message: Timestamp) -> pb.MxValue:
 
 
 async def test_a_reply_repeats_session_correlation_and_kind(remote: Remote) -> None:
-    for command in ("ping", "register", "add_item", "write_bulk", "shutdown_worker"):
+    for command in ("ping", "register", "add_item", "write_bulk", "subscribe_alarms"):
         reply = await remote.invoke(command)
         assert reply.session_id == remote.session_id
         assert reply.correlation_id == "c-1"
@@ -91,7 +91,7 @@ async def test_session_state_and_worker_info(remote: Remote) -> None:
     assert reply.worker_info.mxaccess_progid
 
 
-@pytest.mark.parametrize("command", ["suspend", "shutdown_worker", "add_buffered_item"])
+@pytest.mark.parametrize("command", ["subscribe_alarms", "unsubscribe_alarms"])
 async def test_an_unsupported_kind_is_an_invalid_request(remote: Remote, command: str) -> None:
     reply = await remote.invoke(command)
     assert reply.protocol_status.code == pb.PROTOCOL_STATUS_CODE_INVALID_REQUEST
@@ -418,9 +418,32 @@ async def test_a_bulk_write_with_a_wrong_server_handle_fails_every_entry(remote:
     assert await remote.numbers("A.x") == [0.0]
 
 
-async def test_a_sparse_array_is_refused(remote: Remote) -> None:
+def sparse_array(
+    data_type: Any, total_length: int, *elements: tuple[int, dict[str, Any]]
+) -> pb.MxValue:
+    sparse = pb.MxSparseArray(element_data_type=data_type, total_length=total_length)
+    for index, fields in elements:
+        sparse.elements.add(index=index, value=pb.MxValue(**fields))
+    return pb.MxValue(sparse_array_value=sparse)
+
+
+SPARSE_REFUSED = {
+    "no type": sparse_array(0, 3),
+    "no length": sparse_array(pb.MX_DATA_TYPE_DOUBLE, 0),
+    "beyond its length": sparse_array(pb.MX_DATA_TYPE_DOUBLE, 2, (2, {"double_value": 1.0})),
+    "twice": sparse_array(
+        pb.MX_DATA_TYPE_DOUBLE, 2, (1, {"double_value": 1.0}), (1, {"double_value": 1.0})
+    ),
+    "another type": sparse_array(pb.MX_DATA_TYPE_DOUBLE, 2, (1, {"string_value": "1"})),
+    "no value": sparse_array(pb.MX_DATA_TYPE_DOUBLE, 2, (1, {})),
+    "too long for memory": sparse_array(pb.MX_DATA_TYPE_DOUBLE, 2**32 - 1),
+}
+
+
+@pytest.mark.parametrize("reason", SPARSE_REFUSED)
+async def test_a_sparse_array_that_is_wrong_is_refused(remote: Remote, reason: str) -> None:
+    sparse = SPARSE_REFUSED[reason]
     x, y = await remote.add("A.x", "A.y")
-    sparse = pb.MxValue(sparse_array_value=pb.MxSparseArray(total_length=3))
     assert_failed(await remote.invoke("write", item_handle=x, value=sparse))
     entries = [
         pb.WriteBulkEntry(item_handle=x, value=sparse),
@@ -428,8 +451,41 @@ async def test_a_sparse_array_is_refused(remote: Remote) -> None:
     ]
     reply = await remote.invoke("write_bulk", entries=entries)
     assert [r.was_successful for r in reply.write_bulk.results] == [False, True]
-    assert "sparse" in reply.write_bulk.results[0].error_message
+    assert "expected range" in reply.write_bulk.results[0].error_message
     assert await remote.numbers("A.x", "A.y") == [0.0, 2.0]
+
+
+@pytest.mark.parametrize("bulk", [False, True])
+@pytest.mark.parametrize(
+    ("data_type", "arm", "given", "expected"),
+    [
+        (pb.MX_DATA_TYPE_BOOLEAN, "bool_value", True, [False, True, False]),
+        (pb.MX_DATA_TYPE_INTEGER, "int32_value", 7, [0, 7, 0]),
+        (pb.MX_DATA_TYPE_INTEGER, "int64_value", 2**40, [0, 2**40, 0]),
+        (pb.MX_DATA_TYPE_FLOAT, "float_value", 1.5, [0.0, 1.5, 0.0]),
+        (pb.MX_DATA_TYPE_DOUBLE, "double_value", 2.5, [0.0, 2.5, 0.0]),
+        (pb.MX_DATA_TYPE_STRING, "string_value", "x", ["", "x", ""]),
+        (pb.MX_DATA_TYPE_TIME, "timestamp_value", stamp(2024), [Timestamp(), stamp(2024), None]),
+    ],
+)
+async def test_a_sparse_array_is_expanded_and_the_rest_reset(  # noqa: PLR0917
+    remote: Remote, data_type: Any, arm: str, given: Any, expected: list[Any], bulk: bool
+) -> None:
+    (item,) = await remote.add("A.x")
+    await remote.invoke("write", item_handle=item, value=VALUES["array"])
+    sparse = sparse_array(data_type, 3, (1, {arm: given}))
+    if bulk:
+        entries = [pb.WriteBulkEntry(item_handle=item, value=sparse)]
+        reply = await remote.invoke("write_bulk", entries=entries)
+        assert reply.write_bulk.results[0].was_successful
+    else:
+        assert_ok(await remote.invoke("write", item_handle=item, value=sparse))
+    array = (await remote.read("A.x"))[0].value.array_value
+    assert array.element_data_type == data_type
+    assert list(array.dimensions) == [3]
+    assert list(getattr(array, f"{arm}s").values) == [
+        e or Timestamp() if "time" in arm else e for e in expected
+    ]
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from mxfast import EncodeError, codec, from_mx_value, to_mx_value
 from mxfast.contract import mxaccess_gateway as pb
+from mxfast.values import to_mx_sparse_array
 
 NOON = datetime(2026, 3, 1, 12, 0, 0, 250_000, tzinfo=UTC)
 
@@ -254,3 +255,59 @@ def test_message_goes_through_as_it_is() -> None:
 )
 def test_what_cannot_be_converted_is_kept(message: pb.MxValue) -> None:
     assert from_mx_value(message) is message
+
+
+@pytest.mark.parametrize(
+    ("data_type", "value", "arm", "held"),
+    [
+        (pb.MX_DATA_TYPE_BOOLEAN, True, "bool_value", True),
+        (pb.MX_DATA_TYPE_INTEGER, 5, "int32_value", 5),
+        (pb.MX_DATA_TYPE_INTEGER, 2**40, "int64_value", 2**40),
+        (pb.MX_DATA_TYPE_FLOAT, 1.5, "float_value", 1.5),
+        (pb.MX_DATA_TYPE_FLOAT, 2, "float_value", 2.0),
+        (pb.MX_DATA_TYPE_DOUBLE, np.float32(1.5), "double_value", 1.5),
+        (pb.MX_DATA_TYPE_DOUBLE, 2, "double_value", 2.0),
+        (pb.MX_DATA_TYPE_STRING, "x", "string_value", "x"),
+        (pb.MX_DATA_TYPE_ELAPSED_TIME, 2.5, "double_value", 2.5),
+    ],
+)
+def test_sparse_arrays(data_type: Any, value: Any, arm: str, held: Any) -> None:
+    forms: list[Any] = [{2: value}, [(2, value)], iter([(np.int64(2), value)])]
+    for elements in forms:
+        message = to_mx_sparse_array(data_type, 5, elements)
+        assert message.data_type == data_type
+        sparse = message.sparse_array_value
+        assert (sparse.element_data_type, sparse.total_length) == (data_type, 5)
+        (element,) = sparse.elements
+        assert element.index == 2
+        assert element.value.data_type == data_type
+        assert element.value.WhichOneof("kind") == arm
+        assert getattr(element.value, arm) == held
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "named"),
+    [
+        ((pb.MX_DATA_TYPE_DOUBLE, 0, {}), ValueError, "total_length"),
+        ((pb.MX_DATA_TYPE_DOUBLE, 2**32, {}), ValueError, "total_length"),
+        ((pb.MX_DATA_TYPE_DOUBLE, 1.0, {}), TypeError, "total_length"),
+        ((77, 3, {}), ValueError, "77 is no MxDataType"),
+        (("double", 3, {}), ValueError, "'double' is no MxDataType"),
+        ((pb.MX_DATA_TYPE_DOUBLE, 3, {3: 1.0}), ValueError, r"0\.\.2, got 3"),
+        ((pb.MX_DATA_TYPE_DOUBLE, 3, {-1: 1.0}), ValueError, "got -1"),
+        ((pb.MX_DATA_TYPE_DOUBLE, 3, {"0": 1.0}), TypeError, "index"),
+        ((pb.MX_DATA_TYPE_DOUBLE, 3, [(1, 1.0), (1, 2.0)]), ValueError, "index 1 is given twice"),
+        ((pb.MX_DATA_TYPE_DOUBLE, 3, {1: float("nan")}), ValueError, r"elements\[1\]: .*finite"),
+        ((pb.MX_DATA_TYPE_FLOAT, 3, {1: 1e300}), ValueError, r"elements\[1\]: .*finite"),
+        ((pb.MX_DATA_TYPE_DOUBLE, 3, {1: "2"}), TypeError, r"elements\[1\]: '2' is no double"),
+        ((pb.MX_DATA_TYPE_DOUBLE, 3, {1: True}), TypeError, r"elements\[1\]: True is no double"),
+        ((pb.MX_DATA_TYPE_INTEGER, 3, {1: 2.0}), TypeError, r"elements\[1\]: 2.0 is no integer"),
+        ((pb.MX_DATA_TYPE_DOUBLE, 3, {1: [1.0]}), TypeError, r"elements\[1\]: \[1.0\] is no"),
+        ((pb.MX_DATA_TYPE_DOUBLE, 3, {1: object()}), TypeError, r"elements\[1\]: cannot write"),
+    ],
+)
+def test_wrong_sparse_arrays(
+    arguments: tuple[Any, ...], error: type[Exception], named: str
+) -> None:
+    with pytest.raises(error, match=named):
+        to_mx_sparse_array(*arguments)

@@ -32,6 +32,7 @@ from mxfast.errors import (
     MxGatewayWorkerError,
 )
 from mxfast.events import EventBatch, EventStream
+from mxfast.galaxy import GalaxyNode, GalaxyRepositoryClient
 from mxfast.options import MAX_BULK_ITEMS, ClientOptions
 from mxfast.session import Session
 from mxfast.values import from_mx_value, to_mx_value
@@ -44,6 +45,8 @@ __all__ = [
     "EncodeError",
     "EventBatch",
     "EventStream",
+    "GalaxyNode",
+    "GalaxyRepositoryClient",
     "GatewayClient",
     "MalformedReplyError",
     "MxAccessError",

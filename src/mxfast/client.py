@@ -1,23 +1,31 @@
-"""The connection to a gateway."""
+"""The client of a gateway: sessions, commands, events and alarms."""
 
-import dataclasses
-from typing import Any, Self
+from typing import TypeVar
 
-import grpc
 from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import Message
 
-from mxfast.channel import create_channel, wait_ready
+from mxfast.checks import text
+from mxfast.connection import Connection
 from mxfast.contract import GATEWAY_METHODS
 from mxfast.contract import mxaccess_gateway as pb
 from mxfast.errors import MalformedReplyError, check_mxaccess, check_protocol
-from mxfast.options import ClientOptions
 from mxfast.session import Session
-from mxfast.transport import GrpcTransport, call
+from mxfast.streams import MessageIterator
 
 __all__ = ["GatewayClient"]
 
+ReplyT = TypeVar(
+    "ReplyT",
+    pb.OpenSessionReply,
+    pb.CloseSessionReply,
+    pb.MxCommandReply,
+    pb.AcknowledgeAlarmReply,
+)
+FilteredT = TypeVar("FilteredT", pb.StreamAlarmsRequest, pb.QueryActiveAlarmsRequest)
 
-class GatewayClient:
+
+class GatewayClient(Connection):
     """A client of one gateway; an async context manager.
 
     ``await GatewayClient.connect(...)`` makes one that is connected::
@@ -32,54 +40,16 @@ class GatewayClient:
         What to connect to.
     channel : grpc.aio.Channel, optional
         A channel to use instead of making one; it is not closed by the client.
+    stub : object, optional
+        For tests: an object with a method for each RPC that is used, named as it, to call
+        instead of a channel's. It takes a message and the keywords ``metadata`` and
+        ``timeout``, as far as its signature has them.
+
+    Raises
+    ------
+    ValueError
+        Both are given.
     """
-
-    def __init__(self, options: ClientOptions, *, channel: grpc.aio.Channel | None = None) -> None:
-        self._options = options
-        self._channel = create_channel(options) if channel is None else channel
-        self._transport = GrpcTransport(self._channel, options, owns_channel=channel is None)
-
-    @classmethod
-    async def connect(cls, options: ClientOptions | None = None, **fields: Any) -> Self:
-        """Connect to a gateway.
-
-        Parameters
-        ----------
-        options : ClientOptions, optional
-            What to connect to.
-        **fields
-            Fields of `ClientOptions`, alone or in place of those of `options`.
-
-        Returns
-        -------
-        GatewayClient
-            Connected. The key is not used before the first call.
-
-        Raises
-        ------
-        TypeError, ValueError
-            The options are wrong.
-        OSError
-            ``ca_file`` cannot be read.
-        MxGatewayConnectionError
-            No connection within ``connect_timeout``; the message names endpoint and cause.
-        """
-        if options is None:
-            options = ClientOptions(**fields)
-        elif fields:
-            options = dataclasses.replace(options, **fields)
-        client = cls(options)
-        try:
-            await wait_ready(client._channel, options)
-        except BaseException:
-            await client.close()
-            raise
-        return client
-
-    @property
-    def options(self) -> ClientOptions:
-        """The options of this client."""
-        return self._options
 
     async def open_session(
         self,
@@ -129,30 +99,18 @@ class GatewayClient:
         return Session(self._transport, self._options, reply.session_id)
 
     async def open_session_raw(self, request: pb.OpenSessionRequest) -> pb.OpenSessionReply:
-        """Send an OpenSession request and return its reply; checks the protocol status only."""
-        reply = await call(
-            self._transport,
-            GATEWAY_METHODS["OpenSession"],
-            request,
-            pb.OpenSessionReply,
-            timeout=self._options.call_timeout,
-            operation="open_session",
-        )
-        check_protocol(reply.protocol_status, "open_session", reply, self._transport.redact)
-        return reply
+        """Send an OpenSession request and return its reply.
+
+        Only the protocol status is checked.
+        """
+        return await self._send("OpenSession", request, pb.OpenSessionReply, "open_session")
 
     async def close_session_raw(self, request: pb.CloseSessionRequest) -> pb.CloseSessionReply:
-        """Send a CloseSession request and return its reply; checks the protocol status only."""
-        reply = await call(
-            self._transport,
-            GATEWAY_METHODS["CloseSession"],
-            request,
-            pb.CloseSessionReply,
-            timeout=self._options.call_timeout,
-            operation="close_session",
-        )
-        check_protocol(reply.protocol_status, "close_session", reply, self._transport.redact)
-        return reply
+        """Send a CloseSession request and return its reply.
+
+        Only the protocol status is checked.
+        """
+        return await self._send("CloseSession", request, pb.CloseSessionReply, "close_session")
 
     async def invoke(self, request: pb.MxCommandRequest) -> pb.MxCommandReply:
         """Send a command, and raise where the gateway or MXAccess reports a failure.
@@ -181,29 +139,116 @@ class GatewayClient:
         Only the protocol status is checked: a failure of MXAccess is in the reply and does
         not raise.
         """
-        reply = await call(
-            self._transport,
-            GATEWAY_METHODS["Invoke"],
-            request,
-            pb.MxCommandReply,
-            timeout=self._options.call_timeout,
-            operation="invoke",
+        return await self._send("Invoke", request, pb.MxCommandReply, "invoke")
+
+    def stream_events_raw(self, request: pb.StreamEventsRequest) -> MessageIterator[pb.MxEvent]:
+        """Open a session's event stream and return its events as they are.
+
+        A failure of MXAccess is in an event's statuses and does not raise.
+        `Session.event_batches` is the fast form.
+
+        Parameters
+        ----------
+        request : StreamEventsRequest
+            With the session's id.
+        """
+        return self._messages(
+            GATEWAY_METHODS["StreamEvents"], request, pb.MxEvent, "stream_events_raw"
         )
-        check_protocol(reply.protocol_status, "invoke", reply, self._transport.redact)
+
+    # ------------------------------------------------------------ alarms
+
+    def stream_alarms(
+        self, alarm_filter_prefix: str | pb.StreamAlarmsRequest = ""
+    ) -> MessageIterator[pb.AlarmFeedMessage]:
+        """Open the stream of alarms, which needs no session.
+
+        First come the alarms that are active (``active_alarm``), then ``snapshot_complete``,
+        then every change: ``transition`` and ``provider_status`` (contract notes, Alarms).
+
+        Parameters
+        ----------
+        alarm_filter_prefix : str or StreamAlarmsRequest
+            How the full reference of the alarms begins; empty for all.
+
+        Returns
+        -------
+        MessageIterator of AlarmFeedMessage
+            ``message.WhichOneof("payload")`` says which of the four it is.
+        """
+        request = _filtered(pb.StreamAlarmsRequest, alarm_filter_prefix)
+        return self._messages(
+            GATEWAY_METHODS["StreamAlarms"], request, pb.AlarmFeedMessage, "stream_alarms"
+        )
+
+    def query_active_alarms(
+        self, alarm_filter_prefix: str | pb.QueryActiveAlarmsRequest = ""
+    ) -> MessageIterator[pb.ActiveAlarmSnapshot]:
+        """Ask for the alarms that are active now; the stream ends with the last of them.
+
+        Parameters
+        ----------
+        alarm_filter_prefix : str or QueryActiveAlarmsRequest
+            How the full reference of the alarms begins; empty for all.
+        """
+        request = _filtered(pb.QueryActiveAlarmsRequest, alarm_filter_prefix)
+        return self._messages(
+            GATEWAY_METHODS["QueryActiveAlarms"],
+            request,
+            pb.ActiveAlarmSnapshot,
+            "query_active_alarms",
+        )
+
+    async def acknowledge_alarm(
+        self,
+        alarm_full_reference: str | pb.AcknowledgeAlarmRequest,
+        comment: str = "",
+        operator_user: str = "",
+    ) -> pb.AcknowledgeAlarmReply:
+        """Acknowledge an alarm.
+
+        Parameters
+        ----------
+        alarm_full_reference : str or AcknowledgeAlarmRequest
+            Which alarm; a request has the other two in it.
+        comment : str
+            The operator's.
+        operator_user : str
+            The operator's name.
+
+        Returns
+        -------
+        AcknowledgeAlarmReply
+
+        Raises
+        ------
+        MxAccessError
+            No such alarm is active, or MXAccess reports another failure.
+        """
+        request = alarm_full_reference
+        if not isinstance(request, pb.AcknowledgeAlarmRequest):
+            request = pb.AcknowledgeAlarmRequest(
+                alarm_full_reference=text(request, "alarm_full_reference"),
+                comment=text(comment, "comment"),
+                operator_user=text(operator_user, "operator_user"),
+            )
+        operation = "acknowledge_alarm"
+        reply = await self._send("AcknowledgeAlarm", request, pb.AcknowledgeAlarmReply, operation)
+        subject = request.alarm_full_reference
+        check_mxaccess(reply, operation, subject, self._transport.redact)
         return reply
 
-    async def close(self) -> None:
-        """Close the connection, once also under concurrent callers; calls under way fail.
+    async def _send(
+        self, method: str, request: Message, reply_type: type[ReplyT], operation: str
+    ) -> ReplyT:
+        """Send a request whose reply has a protocol status, and check that."""
+        reply = await self._unary(GATEWAY_METHODS[method], request, reply_type, operation)
+        check_protocol(reply.protocol_status, operation, reply, self._transport.redact)
+        return reply
 
-        Sessions that were not closed stay with the gateway until their lease ends.
-        """
-        await self._transport.close()
 
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *exc_info: object) -> None:
-        await self.close()
-
-    def __repr__(self) -> str:
-        return f"<GatewayClient {self._options!r}>"
+def _filtered(request_type: type[FilteredT], given: FilteredT | str) -> FilteredT:
+    """Return the request for alarms whose reference begins so, or the request given."""
+    if isinstance(given, request_type):
+        return given
+    return request_type(alarm_filter_prefix=text(given, "alarm_filter_prefix"))

@@ -154,6 +154,7 @@ def from_rpc_error(
     key: str | None,
     redact: Redact,
     stream: bool = False,
+    about_session: bool = True,
 ) -> MxGatewayError:
     """Return this package's error for one of gRPC's.
 
@@ -171,6 +172,8 @@ def from_rpc_error(
         Takes the key out of what the server says.
     stream : bool
         A stream rather than a unary call.
+    about_session : bool
+        A call that belongs to a session: refusals then mean the session.
 
     Returns
     -------
@@ -205,7 +208,9 @@ def from_rpc_error(
             text = f"{endpoint} cannot be reached or broke off ({said})"
         case grpc.StatusCode.RESOURCE_EXHAUSTED if "larger than max" in details:
             text = f"a message is larger than max_message_bytes ({said})"
-        case grpc.StatusCode.INVALID_ARGUMENT:
+        case _ if code is grpc.StatusCode.INVALID_ARGUMENT or (
+            code in _SESSION_CODES and not about_session
+        ):
             kind = MxGatewayCommandError
             text = f"the gateway refused the request ({said})"
         case _ if code in _SESSION_CODES:
@@ -270,12 +275,17 @@ def check_protocol(
     raise _PROTOCOL_ERRORS.get(code, MxGatewayCommandError)(text, operation=operation, reply=reply)
 
 
-def check_mxaccess(reply: pb.MxCommandReply, operation: str, subject: str, redact: Redact) -> None:
+def check_mxaccess(
+    reply: pb.MxCommandReply | pb.AcknowledgeAlarmReply,
+    operation: str,
+    subject: str,
+    redact: Redact,
+) -> None:
     """Raise where MXAccess reports that a command failed.
 
     Parameters
     ----------
-    reply : MxCommandReply
+    reply : MxCommandReply or AcknowledgeAlarmReply
         Whose protocol status is OK or MXACCESS_FAILURE.
     operation : str
         What was being done.
@@ -292,7 +302,7 @@ def check_mxaccess(reply: pb.MxCommandReply, operation: str, subject: str, redac
     if not is_mxaccess_failure(reply):
         return
     said = [subject] if subject else []
-    said += describe_statuses(reply.statuses)
+    said += describe_statuses(_statuses(reply))
     if reply.hresult:
         said.append(describe_hresult(reply.hresult))
     said += [text for text in (reply.diagnostic_message, reply.protocol_status.message) if text]
@@ -300,7 +310,15 @@ def check_mxaccess(reply: pb.MxCommandReply, operation: str, subject: str, redac
     raise MxAccessError(text, operation=operation, reply=reply)
 
 
-def is_mxaccess_failure(reply: pb.MxCommandReply) -> bool:
+def _statuses(
+    reply: pb.MxCommandReply | pb.AcknowledgeAlarmReply,
+) -> Iterable[pb.MxStatusProxy]:
+    if isinstance(reply, pb.MxCommandReply):
+        return reply.statuses
+    return [reply.status] if reply.HasField("status") else []
+
+
+def is_mxaccess_failure(reply: pb.MxCommandReply | pb.AcknowledgeAlarmReply) -> bool:
     """Tell whether a reply reports a failure of MXAccess.
 
     That is the protocol status MXACCESS_FAILURE, a negative HRESULT, or a failed status.
@@ -308,7 +326,7 @@ def is_mxaccess_failure(reply: pb.MxCommandReply) -> bool:
     return (
         reply.protocol_status.code == pb.PROTOCOL_STATUS_CODE_MXACCESS_FAILURE
         or reply.hresult < 0
-        or any(map(is_failure, reply.statuses))
+        or any(map(is_failure, _statuses(reply)))
     )
 
 

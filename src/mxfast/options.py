@@ -2,10 +2,10 @@
 
 import dataclasses
 import math
-import operator
 import os
 
 from mxfast.auth import is_loopback, mask_key
+from mxfast.checks import in_range, shown
 
 MAX_BULK_ITEMS = 1000
 """Items one bulk command takes unless the gateway is known to take more."""
@@ -70,13 +70,13 @@ class ClientOptions:
         _check_key(self.api_key)
         for name in ("plaintext", "allow_insecure"):
             if not isinstance(getattr(self, name), bool):
-                raise TypeError(f"{name} must be True or False, got {_shown(getattr(self, name))}")
+                raise TypeError(f"{name} must be True or False, got {shown(getattr(self, name))}")
         _check_seconds("call_timeout", self.call_timeout)
         _check_seconds("connect_timeout", self.connect_timeout)
         if self.stream_timeout is not None:
             _check_seconds("stream_timeout", self.stream_timeout)
-        _check_count("max_message_bytes", self.max_message_bytes, _LONGEST_MESSAGE)
-        _check_count("max_bulk_items", self.max_bulk_items, _LONGEST_MESSAGE)
+        in_range(self.max_message_bytes, "max_message_bytes", 1, _LONGEST_MESSAGE)
+        in_range(self.max_bulk_items, "max_bulk_items", 1, _LONGEST_MESSAGE)
         if self.plaintext:
             for name in ("ca_file", "server_name_override"):
                 if getattr(self, name) is not None:
@@ -102,14 +102,9 @@ class ClientOptions:
         return f"{type(self).__name__}({', '.join(shown)})"
 
 
-def _shown(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 40 else f"{text[:37]}..."
-
-
 def _host_of(endpoint: str) -> str:
     if not isinstance(endpoint, str):
-        raise TypeError(f"endpoint must be a str 'host:port', got {_shown(endpoint)}")
+        raise TypeError(f"endpoint must be a str 'host:port', got {shown(endpoint)}")
     host, colon, port = endpoint.rpartition(":")
     if host.startswith("[") and host.endswith("]"):
         host = host[1:-1]
@@ -118,7 +113,7 @@ def _host_of(endpoint: str) -> str:
     valid_port = port.isascii() and port.isdecimal() and 0 < int(port) <= _HIGHEST_PORT
     if not (colon and host and valid_port) or any(c.isspace() or c in "/@" for c in host):
         raise ValueError(
-            f"endpoint must be 'host:port' without a scheme, got {_shown(endpoint)}; "
+            f"endpoint must be 'host:port' without a scheme, got {shown(endpoint)}; "
             "an IPv6 address stands in brackets"
         )
     return host
@@ -139,13 +134,6 @@ def _check_key(api_key: str | None) -> None:
 
 def _check_seconds(name: str, value: object) -> None:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise TypeError(f"{name} must be a number of seconds, got {_shown(value)}")
+        raise TypeError(f"{name} must be a number of seconds, got {shown(value)}")
     if not 0 < value < math.inf:
-        raise ValueError(f"{name} must be positive and finite, got {_shown(value)}")
-
-
-def _check_count(name: str, value: object, highest: int) -> None:
-    if isinstance(value, bool) or not hasattr(value, "__index__"):
-        raise TypeError(f"{name} must be an integer, got {_shown(value)}")
-    if not 0 < operator.index(value) <= highest:
-        raise ValueError(f"{name} must lie in 1..{highest}, got {_shown(value)}")
+        raise ValueError(f"{name} must be positive and finite, got {shown(value)}")

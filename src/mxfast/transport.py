@@ -9,8 +9,13 @@ import grpc
 from google.protobuf.message import Message
 
 from mxfast.auth import Redactor, authorization, mask_key
+from mxfast.contract import GATEWAY_METHODS
 from mxfast.errors import MessageT, MxGatewayError, MxGatewaySessionError, from_rpc_error, parse
 from mxfast.options import ClientOptions
+
+_SESSION_METHODS = frozenset(
+    GATEWAY_METHODS[name] for name in ("OpenSession", "CloseSession", "Invoke", "StreamEvents")
+)
 
 # gRPC reports misuse (a closed channel) and its own failures outside of RpcError.
 _GRPC_ERRORS = (grpc.RpcError, grpc.aio.BaseError)
@@ -162,6 +167,7 @@ class GrpcTransport:
             key=self._shown_key,
             redact=self.redact,
             stream=stream,
+            about_session=method in _SESSION_METHODS,
         )
 
     def closed_error(self, method: str, operation: str) -> MxGatewayError:
@@ -210,7 +216,7 @@ class GrpcStream:
         """Return the next message, in a list of one: grpc.aio hands them over singly."""
         # read() stands alone: a timeout around it would cancel the call.
         try:
-            message = await self._call.read()
+            message = await self._read()
         except _GRPC_ERRORS as error:
             failure = self._transport.error(error, self._method, self._operation, stream=True)
         except asyncio.CancelledError:
@@ -224,6 +230,16 @@ class GrpcStream:
                 raise StopAsyncIteration
             return [cast(bytes, message)]
         raise failure
+
+    async def _read(self) -> object:
+        """Read; whatever ends the stream also cancels its call."""
+        message: object = None
+        try:
+            message = await self._call.read()
+        finally:
+            if not isinstance(message, bytes):
+                self._call.cancel()
+        return message
 
     async def aclose(self) -> None:
         """End the stream and cancel its call; harmless when it has ended."""

@@ -5,17 +5,18 @@ which may itself be an array, becomes the message that a single command carries.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
 import numpy as np
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from mxfast.checks import in_range, shown
 from mxfast.codec import EncodeError, first_non_finite
 from mxfast.contract import mxaccess_gateway as pb
 
-__all__ = ["from_mx_value", "to_mx_value"]
+__all__ = ["from_mx_value", "to_mx_sparse_array", "to_mx_value"]
 
 
 class _Variant(NamedTuple):
@@ -107,7 +108,7 @@ def _scalar(value: Any) -> pb.MxValue | None:  # noqa: PLR0911 - one for each ty
     if isinstance(value, (bytes, bytearray)):
         return _message(_RECORD, bytes(value))
     if isinstance(value, datetime):
-        return _message(_DATE, _timestamp(value))
+        return _message(_DATE, to_timestamp(value))
     if isinstance(value, np.generic):
         return _numpy_scalar(value)
     if isinstance(value, np.ndarray) and value.ndim == 0:
@@ -184,7 +185,7 @@ def _flatten(value: Sequence[Any]) -> tuple[list[Any], tuple[int, ...]]:
             if not isinstance(row, (list, tuple)) or len(row) != length:
                 raise ValueError(
                     f"the rows of a nested list must have one length: row 0 has {length} "
-                    f"elements, row {index} is {_shown(row)}"
+                    f"elements, row {index} is {shown(row)}"
                 )
         flat = [element for row in flat for element in row]
         shape.append(length)
@@ -216,7 +217,7 @@ def _array_of_objects(flat: list[Any], shape: tuple[int, ...]) -> pb.MxValue:
         odd = None if None in families else next(f for f in families if f != family)
         index = families.index(odd)
         raise TypeError(
-            f"element {index} is a {type(flat[index]).__name__}: {_shown(flat[index])}; an array "
+            f"element {index} is a {type(flat[index]).__name__}: {shown(flat[index])}; an array "
             "holds one of bool, int, float, str, bytes or datetime"
         )
     if family == "int":
@@ -250,7 +251,7 @@ def _element_float(element: Any) -> float:
 
 def _element_time(element: Any) -> Timestamp:
     if isinstance(element, datetime):
-        return _timestamp(element)
+        return to_timestamp(element)
     return _timestamps(np.asarray(element).reshape(1))[0]
 
 
@@ -297,7 +298,7 @@ def _finite(value: float) -> float:
 
 def _int64(value: int) -> int:
     if value not in _INT64:
-        raise ValueError(f"{_shown(value)} cannot be written: MXAccess integers hold 64 bits")
+        raise ValueError(f"{shown(value)} cannot be written: MXAccess integers hold 64 bits")
     return int(value)
 
 
@@ -308,7 +309,14 @@ def _check_integers(numbers: list[int]) -> None:
     raise _bad_element(index, numbers[index], "MXAccess integers hold 64 bits")
 
 
-def _timestamp(value: datetime) -> Timestamp:
+def to_timestamp(value: datetime) -> Timestamp:
+    """Return the Timestamp message of a time; a naive one means UTC.
+
+    Raises
+    ------
+    ValueError
+        pandas' NaT.
+    """
     if value != value:  # noqa: PLR0124 - pandas' NaT is a datetime, and unequal to itself
         raise ValueError("NaT cannot be written: a timestamp must be a time")
     if value.tzinfo is None:
@@ -345,12 +353,18 @@ def _timestamps(times: np.ndarray[Any, np.dtype[np.datetime64]]) -> list[Timesta
 
 
 def _bad_element(index: int, value: Any, reason: str) -> EncodeError:
-    return EncodeError(f"element {index} is {_shown(value)}: {reason}", index, value)
+    return EncodeError(f"element {index} is {shown(value)}: {reason}", index, value)
 
 
-def _shown(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 40 else f"{text[:37]}..."
+def from_timestamp(message: Timestamp) -> datetime:
+    """Return the time of a Timestamp message, in UTC and whole microseconds.
+
+    Raises
+    ------
+    OverflowError
+        Outside the years 1 to 9999.
+    """
+    return _EPOCH + timedelta(seconds=message.seconds, microseconds=message.nanos // 1000)
 
 
 def from_mx_value(message: pb.MxValue) -> Any:
@@ -374,9 +388,8 @@ def from_mx_value(message: pb.MxValue) -> Any:
         return None
     arm = message.WhichOneof("kind")
     if arm == "timestamp_value":
-        time = message.timestamp_value
         try:
-            return _EPOCH + timedelta(seconds=time.seconds, microseconds=time.nanos // 1000)
+            return from_timestamp(message.timestamp_value)
         except OverflowError:
             return message
     if arm == "array_value":
@@ -408,3 +421,72 @@ def _from_array(message: pb.MxArray) -> np.ndarray[Any, Any] | None:
     if not shape:
         return array
     return array.reshape(shape) if math.prod(shape) == len(array) else None
+
+
+# Types whose values are recognised; what others hold is taken at its word.
+_RECOGNISED = {v.data_type for v in (_BOOL, _I4, _R4, _R8, _BSTR, _DATE)}
+_FLOATS: dict[int, Callable[[Any], Any]] = {_R4.data_type: np.float32, _R8.data_type: float}
+
+
+def to_mx_sparse_array(
+    element_data_type: int,
+    total_length: int,
+    elements: Mapping[int, Any] | Iterable[tuple[int, Any]],
+) -> pb.MxValue:
+    """Return the MxValue message that sets some elements of an array and resets the others.
+
+    Parameters
+    ----------
+    element_data_type : int
+        ``MxDataType`` of the elements.
+    total_length : int
+        Elements of the whole array, at least 1.
+    elements : mapping of int to object, or iterable of (int, object)
+        Values by their index, which counts from 0; each as `to_mx_value` takes it. For a
+        float type integers will do.
+
+    Returns
+    -------
+    MxValue
+        Holding an MxSparseArray, in the order of `elements`.
+
+    Raises
+    ------
+    TypeError
+        An element of another type, an index that is no integer.
+    ValueError
+        An index out of range or given twice, a value that is not finite.
+    """
+    length = in_range(total_length, "total_length", 1, 2**32 - 1)
+    if element_data_type not in pb.MxDataType.values():
+        raise ValueError(f"element_data_type {shown(element_data_type)} is no MxDataType")
+    data_type: Any = int(element_data_type)
+    sparse = pb.MxSparseArray(element_data_type=data_type, total_length=length)
+    seen = set()
+    for key, value in elements.items() if isinstance(elements, Mapping) else elements:
+        index = in_range(key, "an index", 0, length - 1)
+        if index in seen:
+            raise ValueError(f"index {index} is given twice")
+        seen.add(index)
+        try:
+            element = _element(value, data_type)
+        except ValueError as error:
+            raise ValueError(f"elements[{index}]: {error}") from None
+        except TypeError as error:
+            raise TypeError(f"elements[{index}]: {error}") from None
+        sparse.elements.add(index=index, value=element)
+    return pb.MxValue(data_type=data_type, sparse_array_value=sparse)
+
+
+def _element(value: Any, data_type: int) -> pb.MxValue:
+    convert = _FLOATS.get(data_type)
+    if convert is not None and _family(value) in ("int", "float"):
+        with np.errstate(over="ignore"):  # the infinity it gives is refused below
+            value = convert(value)
+    if data_type not in _RECOGNISED:
+        return to_mx_value(value, data_type=data_type)
+    message = to_mx_value(value)
+    if message.data_type != data_type or message.HasField("array_value"):
+        name = pb.MxDataType.Name(data_type).removeprefix("MX_DATA_TYPE_").lower()
+        raise TypeError(f"{shown(value)} is no {name}")
+    return message

@@ -13,8 +13,9 @@ in these ways:
 - a tag takes a value of any type, and the new value's type replaces the old one;
 - no lease, detach grace or limit on pending commands; the replay ring is bounded by
   count, not by age;
-- alarms, the Galaxy repository, buffered items, suspend, user authentication and
-  sparse arrays are refused.
+- MXAccess's own alarm commands are refused; the alarm RPCs are there;
+- the galaxy is generated and knows nothing of the tags: any reference of it can be
+  added where ``tags`` is None.
 """
 
 from mxfast.simulator.access import DEFAULT_API_KEY, SCOPES

@@ -35,20 +35,33 @@ SCOPES = frozenset(
 RPC_SCOPES = {
     "OpenSession": SESSION_OPEN,
     "CloseSession": SESSION_CLOSE,
+    "Invoke": None,  # the command's own
     "StreamEvents": EVENTS_READ,
+    "AcknowledgeAlarm": INVOKE_WRITE,
+    "StreamAlarms": EVENTS_READ,
+    "QueryActiveAlarms": EVENTS_READ,
+    "TestConnection": METADATA_READ,
+    "GetLastDeployTime": METADATA_READ,
+    "DiscoverHierarchy": METADATA_READ,
+    "BrowseChildren": METADATA_READ,
+    "WatchDeployEvents": METADATA_READ,
 }
+"""Scope of each RPC (contract notes, Transport and access)."""
 
 # The notes name the scopes of writes, secured writes, reads and DrainEvents. That the
-# commands which make and advise items count as reads is inferred.
+# commands which make and advise items count as reads, and ArchestrAUserToId as secure, is
+# inferred.
 _COMMANDS_BY_SCOPE = {
     INVOKE_READ: (
         "REGISTER UNREGISTER ADD_ITEM ADD_ITEM2 REMOVE_ITEM ADVISE UN_ADVISE ADVISE_SUPERVISORY "
+        "ADD_BUFFERED_ITEM SET_BUFFERED_UPDATE_INTERVAL SUSPEND ACTIVATE "
         "ADD_ITEM_BULK ADVISE_ITEM_BULK REMOVE_ITEM_BULK UN_ADVISE_ITEM_BULK SUBSCRIBE_BULK "
         "UNSUBSCRIBE_BULK READ_BULK PING GET_SESSION_STATE GET_WORKER_INFO"
     ),
     INVOKE_WRITE: "WRITE WRITE2 WRITE_BULK WRITE2_BULK",
     INVOKE_SECURE: (
-        "WRITE_SECURED WRITE_SECURED2 WRITE_SECURED_BULK WRITE_SECURED2_BULK AUTHENTICATE_USER"
+        "WRITE_SECURED WRITE_SECURED2 WRITE_SECURED_BULK WRITE_SECURED2_BULK AUTHENTICATE_USER "
+        "ARCHESTRA_USER_TO_ID"
     ),
     EVENTS_READ: "DRAIN_EVENTS",
 }

@@ -4,6 +4,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from mxfast.contract import mxaccess_gateway as pb
 from mxfast.simulator import status
@@ -45,6 +46,14 @@ def execute(session: Session, request: pb.MxCommandRequest) -> bytes:
         except status.MxAccessFailure as failure:
             _fail(reply, failure)
         session.publish_advised()
+    return reply.SerializeToString()
+
+
+def worker_gone(session_id: str, correlation_id: str, kind: Any, gone: status.WorkerGone) -> bytes:
+    """Return the serialised reply to a command whose worker has ended."""
+    reply = pb.MxCommandReply(session_id=session_id, correlation_id=correlation_id, kind=kind)
+    reply.protocol_status.code = pb.PROTOCOL_STATUS_CODE_WORKER_UNAVAILABLE
+    reply.protocol_status.message = str(gone)
     return reply.SerializeToString()
 
 
@@ -111,10 +120,31 @@ def _add_item(session: Session, command: pb.MxCommand, reply: pb.MxCommandReply)
 def _add_item2(session: Session, command: pb.MxCommand, reply: pb.MxCommandReply) -> None:
     """Add an item whose name is relative to a context; how the two join is inferred."""
     asked = command.add_item2
-    parts = (asked.item_context.rstrip("."), asked.item_definition.lstrip("."))
-    handle = session.add_item(asked.server_handle, ".".join(filter(None, parts)))
+    handle = session.add_item(asked.server_handle, _joined(asked))
     reply.add_item2.item_handle = handle
     _succeed(reply, handle)
+
+
+def _add_buffered_item(session: Session, command: pb.MxCommand, reply: pb.MxCommandReply) -> None:
+    asked = command.add_buffered_item
+    handle = session.add_buffered_item(asked.server_handle, _joined(asked))
+    reply.add_buffered_item.item_handle = handle
+    _succeed(reply, handle)
+
+
+def _joined(asked: pb.AddItem2Command | pb.AddBufferedItemCommand) -> str:
+    """Return the name of a tag that is relative to a context."""
+    parts = (asked.item_context.rstrip("."), asked.item_definition.lstrip("."))
+    return ".".join(filter(None, parts))
+
+
+def _set_buffered_update_interval(
+    session: Session, command: pb.MxCommand, reply: pb.MxCommandReply
+) -> None:
+    """Answer OK without a payload (contract notes, Commands)."""
+    asked = command.set_buffered_update_interval
+    session.set_buffered_update_interval(asked.server_handle, asked.update_interval_milliseconds)
+    _succeed(reply)
 
 
 def _remove_item(session: Session, command: pb.MxCommand, reply: pb.MxCommandReply) -> None:
@@ -139,6 +169,40 @@ def _un_advise(session: Session, command: pb.MxCommand, reply: pb.MxCommandReply
     _succeed(reply)
 
 
+def _suspend(session: Session, command: pb.MxCommand, reply: pb.MxCommandReply) -> None:
+    session.suspend(command.suspend.server_handle, command.suspend.item_handle, True)
+    reply.suspend.status.CopyFrom(status.ok_status())
+    _succeed(reply)
+
+
+def _activate(session: Session, command: pb.MxCommand, reply: pb.MxCommandReply) -> None:
+    session.suspend(command.activate.server_handle, command.activate.item_handle, False)
+    reply.activate.status.CopyFrom(status.ok_status())
+    _succeed(reply)
+
+
+# Users
+
+
+def _authenticate_user(session: Session, command: pb.MxCommand, reply: pb.MxCommandReply) -> None:
+    """Answer the user's id, 0 where name or password is wrong (contract notes, Writes)."""
+    asked = command.authenticate_user
+    session.check_server(asked.server_handle)
+    user = session.users.authenticate(asked.verify_user, asked.verify_user_password)
+    reply.authenticate_user.user_id = user
+    _succeed(reply, user)
+
+
+def _archestra_user_to_id(
+    session: Session, command: pb.MxCommand, reply: pb.MxCommandReply
+) -> None:
+    asked = command.archestra_user_to_id
+    session.check_server(asked.server_handle)
+    user = session.users.id_of(asked.user_id_guid)
+    reply.archestra_user_to_id.user_id = user
+    _succeed(reply, user)
+
+
 # One write
 
 
@@ -157,14 +221,16 @@ def _write2(session: Session, command: pb.MxCommand, reply: pb.MxCommandReply) -
 
 def _write_secured(session: Session, command: pb.MxCommand, reply: pb.MxCommandReply) -> None:
     asked = command.write_secured
-    session.write_item(asked.server_handle, asked.item_handle, asked.value, time.time_ns())
+    by = (asked.current_user_id, asked.verifier_user_id)
+    session.write_item(asked.server_handle, asked.item_handle, asked.value, time.time_ns(), by=by)
     _succeed(reply)
 
 
 def _write_secured2(session: Session, command: pb.MxCommand, reply: pb.MxCommandReply) -> None:
     asked = command.write_secured2
+    by = (asked.current_user_id, asked.verifier_user_id)
     source_ns = _source_ns(asked.timestamp_value)
-    session.write_item(asked.server_handle, asked.item_handle, asked.value, source_ns)
+    session.write_item(asked.server_handle, asked.item_handle, asked.value, source_ns, by=by)
     _succeed(reply)
 
 
@@ -307,6 +373,11 @@ def _drain_events(session: Session, command: pb.MxCommand, reply: pb.MxCommandRe
         reply.drain_events.events.add().MergeFromString(message)
 
 
+def _shutdown_worker(session: Session, command: pb.MxCommand, reply: pb.MxCommandReply) -> None:
+    """Answer OK without a payload, and end the worker (contract notes, Commands)."""
+    session.end_worker()
+
+
 _HANDLERS: dict[str, Handler] = {
     "register": _register,
     "unregister": _unregister,
@@ -316,6 +387,12 @@ _HANDLERS: dict[str, Handler] = {
     "advise": _advise,
     "advise_supervisory": _advise_supervisory,
     "un_advise": _un_advise,
+    "add_buffered_item": _add_buffered_item,
+    "set_buffered_update_interval": _set_buffered_update_interval,
+    "suspend": _suspend,
+    "activate": _activate,
+    "authenticate_user": _authenticate_user,
+    "archestra_user_to_id": _archestra_user_to_id,
     "write": _write,
     "write2": _write2,
     "write_secured": _write_secured,
@@ -331,6 +408,7 @@ _HANDLERS: dict[str, Handler] = {
     "get_session_state": _get_session_state,
     "get_worker_info": _get_worker_info,
     "drain_events": _drain_events,
+    "shutdown_worker": _shutdown_worker,
 }
 
 _BULK_WRITES = frozenset({"write_bulk", "write2_bulk", "write_secured_bulk", "write_secured2_bulk"})

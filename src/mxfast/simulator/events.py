@@ -6,7 +6,7 @@ DrainEvents takes them, so that events nobody reads cost next to nothing.
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Self
 
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from mxfast.codec import encode_events
 from mxfast.contract import mxaccess_gateway as pb
 from mxfast.simulator import status
-from mxfast.simulator.values import Values
+from mxfast.simulator.values import Values, timestamp
 
 REPLAY_EVENTS = 1024
 """Events a session can replay (contract notes, Events)."""
@@ -103,6 +103,41 @@ class EventBlock:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class MessageBlock:
+    """Events whose messages are made already.
+
+    Attributes
+    ----------
+    messages : tuple of bytes
+        Serialised MxEvent messages.
+    first_sequence : int
+        Worker sequence of the first event; the others follow it.
+    """
+
+    messages: tuple[bytes, ...]
+    first_sequence: int
+
+    def __len__(self) -> int:
+        return len(self.messages)
+
+    @property
+    def next_sequence(self) -> int:
+        """The sequence after the last event."""
+        return self.first_sequence + len(self)
+
+    def rows(self, start: int, stop: int) -> Self:
+        """Return some of the events."""
+        return type(self)(self.messages[start:stop], self.first_sequence + start)
+
+    def encode(self, session_id: str) -> list[bytes]:
+        """Return the MxEvent messages."""
+        return list(self.messages)
+
+
+Block = EventBlock | MessageBlock
+
+
 class Subscriber:
     """The reader of one StreamEvents call: a bounded queue of events.
 
@@ -120,7 +155,7 @@ class Subscriber:
         self._session_id = session_id
         self._capacity = capacity
         self._on_empty = on_empty
-        self._blocks: deque[EventBlock] = deque()
+        self._blocks: deque[Block] = deque()
         self._queued = 0
         self._wake = asyncio.Event()
         self.ended = asyncio.Event()
@@ -131,7 +166,7 @@ class Subscriber:
         """How many more events the queue takes."""
         return max(self._capacity - self._queued, 0)
 
-    def add(self, block: EventBlock) -> None:
+    def add(self, block: Block) -> None:
         """Append events to the queue, whether or not there is room."""
         self._blocks.append(block)
         self._queued += len(block)
@@ -183,7 +218,7 @@ class EventLog:
         self._now_ns = now_ns
         self._next_sequence = 1
         self._drained = 0
-        self._ring: deque[EventBlock] = deque()
+        self._ring: deque[Block] = deque()
         self._ring_events = 0
         self.subscriber: Subscriber | None = None
         self.overflowed = False
@@ -195,14 +230,33 @@ class EventLog:
         item_handles: NDArray[np.int32],
         values: Values | None = None,
     ) -> None:
-        """Append events.
+        """Append events of one family and server handle.
 
         A subscriber without room for them is disconnected, and the session is faulted:
         the FailFast policy with one subscriber (contract notes, Events).
         """
-        block = EventBlock(
-            family, server_handle, item_handles, self._next_sequence, self._now_ns(), values
+        self._append(
+            EventBlock(
+                family, server_handle, item_handles, self._next_sequence, self._now_ns(), values
+            )
         )
+
+    def publish_messages(self, events: Iterable[pb.MxEvent]) -> None:
+        """Append events of any kind; their session, sequence and times are filled in."""
+        first = self._next_sequence
+        now = timestamp(self._now_ns())
+        messages = []
+        for sequence, event in enumerate(events, first):
+            event.session_id = self._session_id
+            event.worker_sequence = sequence
+            event.worker_timestamp.CopyFrom(now)
+            event.gateway_receive_timestamp.CopyFrom(now)
+            event.statuses.append(status.ok_status())
+            messages.append(event.SerializeToString())
+        if messages:
+            self._append(MessageBlock(tuple(messages), first))
+
+    def _append(self, block: Block) -> None:
         self._next_sequence = block.next_sequence
         if self.subscriber is not None:
             if len(block) > self.subscriber.room:
@@ -283,7 +337,7 @@ class EventLog:
                 break
         return messages
 
-    def _since(self, sequence: int) -> list[EventBlock]:
+    def _since(self, sequence: int) -> list[Block]:
         """Return what the ring holds of the events after a sequence."""
         first = max(sequence + 1, self._next_sequence - REPLAY_EVENTS)
         return [

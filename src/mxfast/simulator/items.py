@@ -20,12 +20,14 @@ class ItemTable:
         self._next = 1
         self._server = np.zeros(_FIRST_CAPACITY, np.int32)
         self._advised = np.zeros(_FIRST_CAPACITY, np.bool_)
-        self._advised_items: NDArray[np.intp] | None = None
+        self._suspended = np.zeros(_FIRST_CAPACITY, np.bool_)
+        self._buffered = np.zeros(_FIRST_CAPACITY, np.bool_)
+        self._watched: NDArray[np.intp] | None = None
         self.tag = np.zeros(_FIRST_CAPACITY, np.intp)
         # The tag's version that the session's events told last.
         self.told = np.full(_FIRST_CAPACITY, _NEVER, np.int64)
 
-    def add(self, server_handle: int, tag: int) -> int:
+    def add(self, server_handle: int, tag: int, *, buffered: bool = False) -> int:
         """Return the handle of a new item."""
         if self._next == len(self.tag) - 1:
             self._grow()
@@ -33,6 +35,7 @@ class ItemTable:
         self._next += 1
         self._server[item] = server_handle
         self.tag[item] = tag
+        self._buffered[item] = buffered
         return item
 
     def owned(self, server_handle: int, items: NDArray[np.intp]) -> NDArray[np.bool_]:
@@ -57,28 +60,47 @@ class ItemTable:
         mine = self._server == server_handle
         self._server[mine] = 0
         self._advised[mine] = False
-        self._advised_items = None
+        self._watched = None
 
     def advise(self, item: int) -> bool:
         """Begin data changes for an item; return False where it had them already."""
         if self._advised[item]:
             return False
         self._advised[item] = True
-        self._advised_items = None
+        self._watched = None
         self.told[item] = _NEVER
         return True
 
     def un_advise(self, item: int) -> None:
         """End data changes for an item; one that has none stays so."""
         self._advised[item] = False
-        self._advised_items = None
+        self._watched = None
+
+    def suspend(self, item: int, suspended: bool) -> None:
+        """Hold back an item's data changes, or let them come again."""
+        self._suspended[item] = suspended
+        self._watched = None
+
+    def is_buffered(self, item: int) -> bool:
+        """Tell whether an item's changes come many in one event."""
+        return bool(self._buffered[item])
 
     @property
     def advised(self) -> NDArray[np.intp]:
         """Handles of all advised items, ascending."""
-        if self._advised_items is None:
-            self._advised_items = np.flatnonzero(self._advised)
-        return self._advised_items
+        return np.flatnonzero(self._advised)
+
+    @property
+    def watched(self) -> NDArray[np.intp]:
+        """Handles of the items whose changes are told one by one, ascending."""
+        if self._watched is None:
+            self._watched = np.flatnonzero(self._advised & ~self._suspended & ~self._buffered)
+        return self._watched
+
+    @property
+    def gathering(self) -> NDArray[np.intp]:
+        """Handles of the buffered items whose changes are told, ascending."""
+        return np.flatnonzero(self._advised & ~self._suspended & self._buffered)
 
     def server_handles(self, items: NDArray[np.intp]) -> NDArray[np.int32]:
         """Return the server handle of each item."""
@@ -88,5 +110,7 @@ class ItemTable:
         room = len(self.tag)
         self._server = np.concatenate([self._server, np.zeros(room, np.int32)])
         self._advised = np.concatenate([self._advised, np.zeros(room, np.bool_)])
+        self._suspended = np.concatenate([self._suspended, np.zeros(room, np.bool_)])
+        self._buffered = np.concatenate([self._buffered, np.zeros(room, np.bool_)])
         self.tag = np.concatenate([self.tag, np.zeros(room, np.intp)])
         self.told = np.concatenate([self.told, np.full(room, _NEVER, np.int64)])

@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import IO, Any, Self, TypedDict, Unpack
 
 from mxfast.simulator.server import SimulatedGateway
+from mxfast.simulator.users import Security
 
 _log = logging.getLogger("mxfast.simulator")
 
@@ -32,6 +33,10 @@ class GatewayOptions(TypedDict, total=False):
     tls: tuple[bytes, bytes] | None
     max_message_bytes: int
     event_queue_capacity: int
+    secured_tags: Mapping[str, Security] | None
+    users: Mapping[str, str] | None
+    galaxy_objects: int
+    galaxy_seed: int
 
 
 class SimulatedGatewayProcess:

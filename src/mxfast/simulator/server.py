@@ -1,44 +1,26 @@
-"""The gRPC server of the simulated gateway: bytes in, bytes out."""
+"""The simulated gateway: its options, its server and its scan."""
 
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 import grpc
-from google.protobuf.message import DecodeError as ProtobufDecodeError
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
-from mxfast.codec import DecodeError, decode_write_request
-from mxfast.contract import mxaccess_gateway as pb
-from mxfast.simulator import status
-from mxfast.simulator.access import (
-    DEFAULT_API_KEY,
-    RPC_SCOPES,
-    SCOPES,
-    Access,
-    command_scope,
-    require,
-)
-from mxfast.simulator.commands import execute
-from mxfast.simulator.events import Subscriber
+from mxfast.simulator import galaxy_service, gateway_service
+from mxfast.simulator.access import DEFAULT_API_KEY, SCOPES, Access
+from mxfast.simulator.alarms import Alarms
+from mxfast.simulator.galaxy import Galaxy
+from mxfast.simulator.galaxy_service import GalaxyService
+from mxfast.simulator.gateway_service import GatewayService
 from mxfast.simulator.session import Session, SessionTable
 from mxfast.simulator.tags import TagDatabase
+from mxfast.simulator.users import SECURITY_LEVELS, Security, Users
 
 _log = logging.getLogger("mxfast.simulator")
-
-_SERVICE = pb.DESCRIPTOR.services_by_name["MxAccessGateway"]
-
-Context = grpc.aio.ServicerContext[bytes, bytes]
-Scopes = frozenset[str]
-
-# Inferred: the notes name the fields of OpenSessionReply, not these values.
-_GATEWAY_PROTOCOL_VERSION = 1
-_WORKER_PROTOCOL_VERSION = 1
-_CAPABILITIES = ("bulk-commands", "event-replay")
-_DEFAULT_COMMAND_TIMEOUT_S = 30
 
 
 class SimulatedGateway:
@@ -69,11 +51,22 @@ class SimulatedGateway:
         Largest message taken or sent.
     event_queue_capacity : int, default 10,000
         Events that the queue of an event stream holds.
+    secured_tags : mapping of str to {"secured", "verified"}, optional
+        Tags that refuse a plain write: a ``"secured"`` one takes a secured write, a
+        ``"verified"`` one only where a second user verifies it.
+    users : mapping of str to str, optional
+        Passwords of the galaxy's users by name. Their ids count from 1, and a user's GUID
+        is ``uuid.uuid5(uuid.NAMESPACE_OID, name)``. None, the default, is a galaxy without
+        security, which takes any name, password and id.
+    galaxy_objects : int, default 100
+        Objects of the generated galaxy, areas included.
+    galaxy_seed : int, default 0
+        Seed of the galaxy: the same seed and size give the same one.
 
     Raises
     ------
     ValueError
-        For a number out of range or an unknown scope.
+        For a number out of range, an unknown scope or another kind of security.
 
     Examples
     --------
@@ -93,6 +86,10 @@ class SimulatedGateway:
         tls: tuple[bytes, bytes] | None = None,
         max_message_bytes: int = 16 * 1024 * 1024,
         event_queue_capacity: int = 10_000,
+        secured_tags: Mapping[str, Security] | None = None,
+        users: Mapping[str, str] | None = None,
+        galaxy_objects: int = 100,
+        galaxy_seed: int = 0,
     ) -> None:
         if not 0 <= port <= 65535:
             raise ValueError(f"port is {port}, not 0 to 65535")
@@ -102,9 +99,17 @@ class SimulatedGateway:
             ("max_sessions", max_sessions),
             ("max_message_bytes", max_message_bytes),
             ("event_queue_capacity", event_queue_capacity),
+            ("galaxy_objects", galaxy_objects),
         ):
             if number < 1:
                 raise ValueError(f"{name} is {number}, not 1 or more")
+        wrong = sorted(set((secured_tags or {}).values()) - set(SECURITY_LEVELS))
+        if wrong:
+            raise ValueError(
+                f"secured_tags: {wrong[0]!r} is none of {', '.join(map(repr, SECURITY_LEVELS))}"
+            )
+        self._security = {tag: SECURITY_LEVELS[kind] for tag, kind in (secured_tags or {}).items()}
+        self._users = Users(users)
         self._host = f"[{host}]" if ":" in host else host
         self._port = port
         self._access = Access(api_keys)
@@ -117,6 +122,10 @@ class SimulatedGateway:
         self._event_queue_capacity = event_queue_capacity
         self._endpoint: str | None = None
         self._server: grpc.aio.Server | None = None
+        self._galaxy_objects = galaxy_objects
+        self._galaxy_seed = galaxy_seed
+        self._alarms: Alarms | None = None
+        self._galaxy: Galaxy | None = None
         self._scanner: asyncio.Task[None] | None = None
 
     @property
@@ -137,15 +146,44 @@ class SimulatedGateway:
         """The first key that is accepted; None without authentication."""
         return self._api_key
 
+    @property
+    def alarms(self) -> Alarms:
+        """The alarms, to be raised, acknowledged and cleared.
+
+        Raises
+        ------
+        RuntimeError
+            Outside the context.
+        """
+        if self._alarms is None:
+            raise RuntimeError("the simulated gateway is not running; enter its context first")
+        return self._alarms
+
+    @property
+    def galaxy(self) -> Galaxy:
+        """The galaxy, to be deployed and disconnected.
+
+        Raises
+        ------
+        RuntimeError
+            Outside the context.
+        """
+        if self._galaxy is None:
+            raise RuntimeError("the simulated gateway is not running; enter its context first")
+        return self._galaxy
+
     async def __aenter__(self) -> Self:
         if self._server is not None:
             raise RuntimeError("the simulated gateway is running already")
-        database = TagDatabase(self._tags, time.time_ns)
+        alarms = Alarms(self._event_queue_capacity, time.time_ns)
+        galaxy = Galaxy(self._galaxy_objects, self._galaxy_seed, time.time_ns)
+        database = TagDatabase(self._tags, self._security, time.time_ns)
         sessions = SessionTable(
             lambda: Session(
                 database,
                 per_write=self._update_interval == 0,
                 event_queue_capacity=self._event_queue_capacity,
+                users=self._users,
             ),
             self._max_sessions,
         )
@@ -160,14 +198,21 @@ class SimulatedGateway:
                 ("grpc.so_reuseport", 0),
             ]
         )
-        server.add_generic_rpc_handlers([_Service(sessions, self._access).handlers()])
+        server.add_generic_rpc_handlers(
+            [
+                GatewayService(sessions, alarms, self._access).handlers(),
+                GalaxyService(galaxy, self._access).handlers(),
+            ]
+        )
         servicer = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
-        for name in ("", _SERVICE.full_name):
+        for name in ("", gateway_service.SERVICE.full_name, galaxy_service.SERVICE.full_name):
             await servicer.set(name, health_pb2.HealthCheckResponse.SERVING)
         port = self._listen(server)
         await server.start()
         self._server = server
+        self._alarms = alarms
+        self._galaxy = galaxy
         self._endpoint = f"{self._host}:{port}"
         if self._update_interval > 0:
             self._scanner = asyncio.create_task(_scan(sessions, self._update_interval))
@@ -180,6 +225,7 @@ class SimulatedGateway:
         traceback: TracebackType | None,
     ) -> None:
         server, self._server, self._endpoint = self._server, None, None
+        self._alarms, self._galaxy = None, None
         scanner, self._scanner = self._scanner, None
         if scanner is not None:
             scanner.cancel()
@@ -208,118 +254,3 @@ async def _scan(sessions: SessionTable, interval: float) -> None:
                 session.scan()
             except Exception:
                 _log.exception("the scan of %s failed", session.session_id)
-
-
-class _Service:
-    """The MxAccessGateway service. Its methods have the names of the RPCs."""
-
-    def __init__(self, sessions: SessionTable, access: Access) -> None:
-        self._sessions = sessions
-        self._access = access
-
-    def handlers(self) -> grpc.GenericRpcHandler:
-        """Return a handler for each RPC there is a method for; gRPC refuses the others."""
-        handlers: dict[str, grpc.RpcMethodHandler[bytes, bytes]] = {}
-        for method in _SERVICE.methods:
-            behaviour = getattr(self, method.name, None)
-            if behaviour is None:
-                continue
-            scope = RPC_SCOPES.get(method.name)
-            if method.server_streaming:
-                handlers[method.name] = grpc.unary_stream_rpc_method_handler(
-                    self._guarded(behaviour, scope)
-                )
-            else:
-                handlers[method.name] = grpc.unary_unary_rpc_method_handler(
-                    self._guarded(behaviour, scope)
-                )
-        return grpc.method_handlers_generic_handler(_SERVICE.full_name, handlers)
-
-    def _guarded(
-        self, behaviour: Callable[[bytes, Scopes, Context], Awaitable[Any]], scope: str | None
-    ) -> Callable[[bytes, Context], Awaitable[Any]]:
-        """Check the key first, and turn every exception into a status."""
-
-        async def call(data: bytes, context: Context) -> Any:
-            try:
-                scopes = self._access.scopes(context.invocation_metadata())
-                if scope is not None:
-                    require(scope, scopes)
-                return await behaviour(data, scopes, context)
-            except status.Refusal as error:
-                refusal = error
-            except (DecodeError, ProtobufDecodeError) as error:
-                refusal = status.malformed(error)
-            except Exception:
-                _log.exception("a call failed")
-                refusal = status.internal()
-            return await context.abort(refusal.code, str(refusal))
-
-        return call
-
-    async def OpenSession(self, data: bytes, scopes: Scopes, context: Context) -> bytes:
-        """Open a session."""
-        pb.OpenSessionRequest.FromString(data)
-        session = self._sessions.open()
-        reply = pb.OpenSessionReply(
-            session_id=session.session_id,
-            backend_name="mxaccess-worker",
-            worker_protocol_version=_WORKER_PROTOCOL_VERSION,
-            gateway_protocol_version=_GATEWAY_PROTOCOL_VERSION,
-            capabilities=_CAPABILITIES,
-        )
-        reply.default_command_timeout.seconds = _DEFAULT_COMMAND_TIMEOUT_S
-        reply.protocol_status.code = pb.PROTOCOL_STATUS_CODE_OK
-        return reply.SerializeToString()
-
-    async def CloseSession(self, data: bytes, scopes: Scopes, context: Context) -> bytes:
-        """Close a session; a closed one again too."""
-        request = pb.CloseSessionRequest.FromString(data)
-        self._sessions.close(request.session_id)
-        reply = pb.CloseSessionReply(
-            session_id=request.session_id, final_state=pb.SESSION_STATE_CLOSED
-        )
-        reply.protocol_status.code = pb.PROTOCOL_STATUS_CODE_OK
-        return reply.SerializeToString()
-
-    async def Invoke(self, data: bytes, scopes: Scopes, context: Context) -> bytes:
-        """Carry out a command: bulk writes by the codec, the others by messages."""
-        write = decode_write_request(data)
-        if write is not None:
-            require(command_scope(write.command_kind), scopes)
-            return self._sessions.ready(write.session_id).write(write)
-        request = pb.MxCommandRequest.FromString(data)
-        require(command_scope(request.command.kind), scopes)
-        return execute(self._sessions.ready(request.session_id), request)
-
-    async def StreamEvents(self, data: bytes, scopes: Scopes, context: Context) -> None:
-        """Stream a session's events until the client or the session ends it."""
-        request = pb.StreamEventsRequest.FromString(data)
-        session = self._sessions.ready(request.session_id)
-        subscriber, sentinel = session.subscribe(request.after_worker_sequence)
-        # Two tasks, because a write waits as long as the client does not read, and an
-        # overflow must end the stream just then.
-        sending = asyncio.create_task(_send(subscriber, sentinel, context))
-        ending = asyncio.create_task(subscriber.ended.wait())
-        try:
-            await asyncio.wait({sending, ending}, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            session.events.unsubscribe()
-            ending.cancel()
-            sending.cancel()
-        if subscriber.refusal is not None:
-            raise subscriber.refusal
-        if sending.done():
-            sending.result()
-
-
-async def _send(subscriber: Subscriber, sentinel: bytes | None, context: Context) -> None:
-    # Tells the client that it is attached. Whether a gateway does so is not known: a
-    # client that waits for it must not wait for ever.
-    await context.send_initial_metadata(())
-    if sentinel is not None:
-        await context.write(sentinel)
-    while True:
-        for message in await subscriber.take():
-            await context.write(message)
-            subscriber.wrote()

@@ -7,13 +7,19 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from mxfast.codec import ValueKind, WriteRequest, encode_write_reply
+from mxfast.codec import WriteRequest, encode_write_reply
 from mxfast.contract import mxaccess_gateway as pb
 from mxfast.simulator import status
+from mxfast.simulator.buffers import Buffers, Sample
 from mxfast.simulator.events import EventLog, Subscriber
 from mxfast.simulator.items import ItemTable
 from mxfast.simulator.tags import TagDatabase
-from mxfast.simulator.values import Values, sparse_array_failure
+from mxfast.simulator.users import Users
+from mxfast.simulator.values import Values
+
+_SECURED_BULK_WRITES = frozenset(
+    {pb.MX_COMMAND_KIND_WRITE_SECURED_BULK, pb.MX_COMMAND_KIND_WRITE_SECURED2_BULK}
+)
 
 # Closed sessions the gateway still knows. The notes say that a close is idempotent while
 # the session is known, not for how long that is.
@@ -35,15 +41,20 @@ class Session:
         each :meth:`scan`.
     event_queue_capacity : int
         Events a subscriber's queue holds.
+    users : Users
+        The galaxy's users.
     """
 
     def __init__(
-        self, database: TagDatabase, *, per_write: bool, event_queue_capacity: int
+        self, database: TagDatabase, *, per_write: bool, event_queue_capacity: int, users: Users
     ) -> None:
         self.session_id = f"session-{uuid.uuid4().hex}"
         self.database = database
         self.events = EventLog(self.session_id, event_queue_capacity, time.time_ns)
+        self.users = users
+        self.worker_gone = False
         self._per_write = per_write
+        self._buffers: Buffers | None = None
         self._servers: set[int] = set()
         self._last_server = 0
         self._items = ItemTable()
@@ -58,13 +69,22 @@ class Session:
 
     @property
     def state(self) -> "pb.SessionState":
-        """READY, or FAULTED after an event queue overflowed."""
-        return pb.SESSION_STATE_FAULTED if self.events.overflowed else pb.SESSION_STATE_READY
+        """READY, or FAULTED after an event queue overflowed or the worker ended."""
+        faulted = self.events.overflowed or self.worker_gone
+        return pb.SESSION_STATE_FAULTED if faulted else pb.SESSION_STATE_READY
+
+    def end_worker(self) -> None:
+        """End the worker: commands are refused, the event stream ends with an error."""
+        self.worker_gone = True
+        if self.events.subscriber is not None:
+            self.events.subscriber.end(status.WorkerGone(self.session_id))
 
     def close(self) -> None:
         """End the session and its event stream."""
         if self._per_write:
             self.database.listeners.remove(self._publish_write)
+        if self._buffers is not None:
+            self.database.listeners.remove(self._gather_write)
         if self.events.subscriber is not None:
             self.events.subscriber.end(None)
 
@@ -87,6 +107,19 @@ class Session:
         self.check_server(server_handle)
         return self._items.add(server_handle, self.database.find(name))
 
+    def add_buffered_item(self, server_handle: int, name: str) -> int:
+        """Return the handle of a new item whose changes come many in one event."""
+        self.check_server(server_handle)
+        self._buffers_of_session()
+        return self._items.add(server_handle, self.database.find(name), buffered=True)
+
+    def set_buffered_update_interval(self, server_handle: int, milliseconds: int) -> None:
+        """Set how often the events of buffered items come."""
+        self.check_server(server_handle)
+        if milliseconds < 0:
+            raise status.unusable_value(f"an update interval of {milliseconds} ms")
+        self._buffers_of_session().set_interval(server_handle, milliseconds)
+
     def remove_item(self, server_handle: int, item: int) -> None:
         """Forget an item, advised or not."""
         self._items.check(server_handle, item)
@@ -102,6 +135,16 @@ class Session:
         """End data changes for an item. One that has none is no failure (inferred)."""
         self._items.check(server_handle, item)
         self._items.un_advise(item)
+
+    def suspend(self, server_handle: int, item: int, suspended: bool) -> None:
+        """Hold back an item's data changes, or let them come again.
+
+        A change that was held back is told when the item is active again (inferred).
+        """
+        self._items.check(server_handle, item)
+        self._items.suspend(item, suspended)
+        if not suspended and item in self._items.watched:
+            self._newly_advised.append(item)
 
     def name(self, server_handle: int, item: int) -> str:
         """Return the name of an item's tag."""
@@ -128,22 +171,19 @@ class Session:
         """
         server = request.server_handle
         items = request.item_handle.astype(np.intp)
-        values = Values.from_request(request, time.time_ns())
+        values, failures = Values.from_request(request, time.time_ns())
         owned = self._items.owned(server, items)
-        sparse = request.kind == ValueKind.SPARSE_ARRAY
-        accepted = owned & ~sparse
+        self._refuse_unauthorised(request, np.flatnonzero(owned), failures)
+        if not owned.all():
+            for row in np.flatnonzero(~owned).tolist():
+                failures[row] = status.invalid_item_handle(server, int(items[row]))
         failed: dict[int, bytes] | None = None
-        if not accepted.all():
-            failed = {}
-            for row in np.flatnonzero(~accepted).tolist():
-                item = int(items[row])
-                failure = (
-                    sparse_array_failure()
-                    if owned[row]
-                    else status.invalid_item_handle(server, item)
-                )
-                failed[row] = failure.write_result(server, item)
-            rows = np.flatnonzero(accepted)
+        if failures:
+            failed = {
+                row: failure.write_result(server, int(items[row]))
+                for row, failure in failures.items()
+            }
+            rows = np.delete(np.arange(len(items)), list(failures))
             items, values = items[rows], values.take(rows)
         self._store(server, items, values)
         return encode_write_reply(
@@ -155,9 +195,43 @@ class Session:
             rows=failed,
         )
 
-    def write_item(self, server_handle: int, item: int, value: pb.MxValue, source_ns: int) -> None:
-        """Write one value, as of ``source_ns`` (nanoseconds since 1970, UTC)."""
+    def _refuse_unauthorised(
+        self,
+        request: WriteRequest,
+        rows: NDArray[np.intp],
+        failures: dict[int, status.MxAccessFailure],
+    ) -> None:
+        """Add the failures of rows whose tag asks for more than the command is."""
+        secured = request.command_kind in _SECURED_BULK_WRITES
+        level = self.database.security[self._items.tag[request.item_handle[rows]]]
+        if not (secured and not self.users.free_access):
+            concerned = level > 0
+            rows, level = rows[concerned], level[concerned]
+        for row, security in zip(rows.tolist(), level.tolist(), strict=True):
+            by = None
+            if secured:
+                by = (int(request.user_id[row]), int(request.verifier_user_id[row]))
+            failure = self.users.refusal(security, by=by)
+            if failure is not None:
+                failures[row] = failure
+
+    def write_item(
+        self,
+        server_handle: int,
+        item: int,
+        value: pb.MxValue,
+        source_ns: int,
+        *,
+        by: tuple[int, int] | None = None,
+    ) -> None:
+        """Write one value, as of ``source_ns`` (nanoseconds since 1970, UTC).
+
+        ``by`` are current user and verifier of a secured write.
+        """
         self._items.check(server_handle, item)
+        failure = self.users.refusal(int(self.database.security[self._items.tag[item]]), by=by)
+        if failure is not None:
+            raise failure
         values = Values.from_message(value, source_ns)
         self._store(server_handle, np.array([item], np.intp), values)
 
@@ -178,8 +252,13 @@ class Session:
     def publish_advised(self) -> None:
         """Tell the current value of the items advised since the last call."""
         if self._newly_advised:
-            self._publish_changed(np.array(sorted(self._newly_advised), np.intp))
+            new = np.array(sorted(set(self._newly_advised)), np.intp)
             self._newly_advised.clear()
+            buffered = np.isin(new, self._items.gathering)
+            self._publish_changed(new[~buffered & np.isin(new, self._items.watched)])
+            if buffered.any():
+                tags = self._items.tag[new[buffered]]
+                self._gather(new[buffered], self.database.values(tags))
 
     def scan(self) -> None:
         """Publish the newest value of each advised item that changed since the last scan.
@@ -189,8 +268,9 @@ class Session:
         not, so that a full queue alone says nothing about the reader: it counts as
         overflowed when it is not emptied within three seconds.
         """
-        if self.events.overflowed:
+        if self.state != pb.SESSION_STATE_READY:
             return
+        self._flush_buffers()
         if self._behind_since is not None and self.events.subscriber is not None:
             if time.monotonic() - self._behind_since > _EMPTY_WITHIN:
                 self.events.overflow(self.events.subscriber)
@@ -205,7 +285,7 @@ class Session:
     def _publish_all_changed(self) -> None:
         self._behind_since = None
         self._scanned_clock = self.database.clock
-        self._publish_changed(self._items.advised)
+        self._publish_changed(self._items.watched)
 
     def _publish_changed(self, items: NDArray[np.intp]) -> None:
         """Publish those of the items, in ascending order, whose value was not told yet."""
@@ -226,9 +306,17 @@ class Session:
 
     def _publish_write(self, tags: NDArray[np.intp], values: Values) -> None:
         """Publish each row of a write for each advised item of its tag."""
-        items = self._items.advised
-        if len(items) == 0 or self.events.overflowed:
+        items = self._items.watched
+        if len(items) == 0 or self.state != pb.SESSION_STATE_READY:
             return
+        items, rows = self._rows_of(items, tags)
+        self._items.told[items] = self.database.version[tags[rows]]
+        self._publish_values(items, values.take(rows))
+
+    def _rows_of(
+        self, items: NDArray[np.intp], tags: NDArray[np.intp]
+    ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+        """Return each pair of an item and a row of ``tags`` that is its tag's, by row."""
         of_tag = self._items.tag[items]
         order = np.argsort(of_tag, kind="stable")
         items, of_tag = items[order], of_tag[order]
@@ -236,9 +324,33 @@ class Session:
         count = np.searchsorted(of_tag, tags, "right") - first
         rows = np.repeat(np.arange(len(tags)), count)
         nth = np.arange(len(rows)) - np.repeat(np.cumsum(count) - count, count)
-        items = items[np.repeat(first, count) + nth]
-        self._items.told[items] = self.database.version[tags[rows]]
-        self._publish_values(items, values.take(rows))
+        return items[np.repeat(first, count) + nth], rows
+
+    # Buffered items
+
+    def _buffers_of_session(self) -> Buffers:
+        if self._buffers is None:
+            self._buffers = Buffers()
+            self.database.listeners.append(self._gather_write)
+        return self._buffers
+
+    def _gather_write(self, tags: NDArray[np.intp], values: Values) -> None:
+        """Gather each row of a write for each buffered item of its tag."""
+        items, rows = self._rows_of(self._items.gathering, tags)
+        if len(items):
+            self._gather(items, values.take(rows))
+
+    def _gather(self, items: NDArray[np.intp], values: Values) -> None:
+        buffers = self._buffers_of_session()
+        servers = self._items.server_handles(items).tolist()
+        for row, (server, item) in enumerate(zip(servers, items.tolist(), strict=True)):
+            buffers.add(server, item, Sample(*values.message(row)))
+        if self._per_write:
+            self._flush_buffers()
+
+    def _flush_buffers(self) -> None:
+        if self._buffers is not None and self.state == pb.SESSION_STATE_READY:
+            self.events.publish_messages(self._buffers.flush(at_once=self._per_write))
 
     def _publish_values(self, items: NDArray[np.intp], values: Values) -> None:
         servers = self._items.server_handles(items)
@@ -310,13 +422,15 @@ class SessionTable:
         ------
         Refusal
             NOT_FOUND for an unknown id, FAILED_PRECONDITION for a closed or faulted
-            session.
+            session; `WorkerGone` where its worker ended.
         """
         session = self._open.get(session_id)
         if session is None:
             if session_id in self._closed:
                 raise status.session_not_ready(session_id, pb.SESSION_STATE_CLOSED)
             raise status.session_not_found(session_id)
+        if session.worker_gone:
+            raise status.WorkerGone(session_id)
         if session.state != pb.SESSION_STATE_READY:
             raise status.session_not_ready(session_id, session.state)
         return session

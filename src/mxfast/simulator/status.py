@@ -13,7 +13,15 @@ from mxfast.contract import mxaccess_gateway as pb
 # "one or more arguments are invalid" is inferred.
 E_INVALIDARG = -2147024809
 
+# "Secured write refused before its value was looked at" (contract notes, Writes).
+SECURED_WRITE_REFUSED = -2147467231
+
 UNRESOLVED_REFERENCE = 1003
+NEEDS_SECURED_WRITE = 1012
+NEEDS_VERIFIED_WRITE = 1013
+
+# COM's numbers are two less than the contract's (contract notes, Status).
+_COM_OFFSET = 2
 
 QUALITY_GOOD = 192
 
@@ -99,6 +107,36 @@ def event_queue_overflow(session_id: str, capacity: int) -> Refusal:
     )
 
 
+def invalid_argument(reason: str) -> Refusal:
+    """Return the refusal of a request that makes no sense (contract notes, Galaxy repository)."""
+    return Refusal(grpc.StatusCode.INVALID_ARGUMENT, f"Invalid request: {reason}.")
+
+
+def object_not_found(wanted: str) -> Refusal:
+    """Return the refusal of an unknown root or parent (contract notes, Galaxy repository)."""
+    return Refusal(grpc.StatusCode.NOT_FOUND, f"Object '{wanted}' was not found in the galaxy.")
+
+
+def alarm_queue_overflow() -> Refusal:
+    """Return the end of an alarm stream whose reader was too slow (inferred)."""
+    return Refusal(
+        grpc.StatusCode.RESOURCE_EXHAUSTED, "EventQueueOverflow: the alarm queue is full."
+    )
+
+
+class WorkerGone(Refusal):
+    """The session's worker process has ended; the code is inferred.
+
+    A command is answered with the protocol status WORKER_UNAVAILABLE instead.
+    """
+
+    def __init__(self, session_id: str) -> None:
+        super().__init__(
+            grpc.StatusCode.UNAVAILABLE,
+            f"WorkerUnavailable: the worker of session '{session_id}' has ended.",
+        )
+
+
 class MxAccessFailure(Exception):
     """A command that MXAccess refused: a reply with status MXACCESS_FAILURE.
 
@@ -110,26 +148,32 @@ class MxAccessFailure(Exception):
         MXAccess status detail, for example 1003 for an unresolved reference.
     hresult : int, default E_INVALIDARG
         The HRESULT of the COM call, as a signed 32-bit number.
+    category : MxStatusCategory, default CONFIGURATION_ERROR
+        The status entry's category.
     """
 
-    def __init__(self, message: str, *, detail: int = 0, hresult: int = E_INVALIDARG) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        detail: int = 0,
+        hresult: int = E_INVALIDARG,
+        category: "pb.MxStatusCategory" = pb.MX_STATUS_CATEGORY_CONFIGURATION_ERROR,
+    ) -> None:
         super().__init__(message)
         self.detail = detail
         self.hresult = hresult
+        self.category = category
 
     def status(self) -> pb.MxStatusProxy:
-        """Return the status entry that goes into the reply.
-
-        The raw numbers are COM's: category Configuration 4, source RequestingLmx 0
-        (contract notes, Status).
-        """
+        """Return the status entry that goes into the reply; its raw numbers are COM's."""
         return pb.MxStatusProxy(
             success=0,
-            category=pb.MX_STATUS_CATEGORY_CONFIGURATION_ERROR,
+            category=self.category,
             detected_by=pb.MX_STATUS_SOURCE_REQUESTING_LMX,
             detail=self.detail,
-            raw_category=4,
-            raw_detected_by=0,
+            raw_category=self.category - _COM_OFFSET,
+            raw_detected_by=pb.MX_STATUS_SOURCE_REQUESTING_LMX - _COM_OFFSET,
             diagnostic_text=str(self),
         )
 
@@ -163,6 +207,33 @@ def unresolved_reference(name: str) -> MxAccessFailure:
 def unusable_value(reason: str) -> MxAccessFailure:
     """Return the failure for a value that cannot be written."""
     return MxAccessFailure(f"Value does not fall within the expected range: {reason}.")
+
+
+def needs_security(level: int) -> MxAccessFailure:
+    """Return the failure of a write that a secured attribute refuses.
+
+    Detail 1012 where it needs a secured write, 1013 where a second user must verify it
+    (contract notes, Commands).
+    """
+    detail, wanted = (
+        (NEEDS_VERIFIED_WRITE, "a verified write by two users")
+        if level > 1
+        else (NEEDS_SECURED_WRITE, "a secured write")
+    )
+    return MxAccessFailure(
+        f"The attribute needs {wanted}.",
+        detail=detail,
+        category=pb.MX_STATUS_CATEGORY_SECURITY_ERROR,
+    )
+
+
+def unknown_user(ids: tuple[int, int]) -> MxAccessFailure:
+    """Return the failure of a secured write by users that nobody authenticated."""
+    return MxAccessFailure(
+        f"No user is authenticated as {ids[0]} and {ids[1]}.",
+        hresult=SECURED_WRITE_REFUSED,
+        category=pb.MX_STATUS_CATEGORY_SECURITY_ERROR,
+    )
 
 
 def ok_status() -> pb.MxStatusProxy:

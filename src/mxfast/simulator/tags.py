@@ -1,7 +1,7 @@
 """The tag database: one value a tag, shared by all sessions, in numpy columns."""
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from mxfast.codec import ValueKind
 from mxfast.contract import mxaccess_gateway as pb
 from mxfast.simulator import status
-from mxfast.simulator.values import Values, kept_as_bytes, to_message
+from mxfast.simulator.values import Values, kept_as_bytes
 
 _FIRST_CAPACITY = 1024
 
@@ -30,18 +30,24 @@ class TagDatabase:
     names : iterable of str, or None
         The tags there are; None accepts any name of the form ``A.B`` and makes its tag
         when it is first asked for.
+    security : mapping of str to int
+        Level of each tag that is secured, above 0.
     now_ns : callable returning int
         The time, in nanoseconds since 1970 (UTC), that a new tag's value has.
     """
 
-    def __init__(self, names: Iterable[str] | None, now_ns: Callable[[], int]) -> None:
+    def __init__(
+        self, names: Iterable[str] | None, security: Mapping[str, int], now_ns: Callable[[], int]
+    ) -> None:
         self._now_ns = now_ns
+        self._security_of = security
         self._index: dict[str, int] = {}
         self._names: list[str] = []
         self._kind = np.empty(_FIRST_CAPACITY, np.uint8)
         self._payload = np.empty(_FIRST_CAPACITY, np.int64)
         self._quality = np.empty(_FIRST_CAPACITY, np.int32)
         self._source_timestamp = np.empty(_FIRST_CAPACITY, np.int64)
+        self.security = np.empty(_FIRST_CAPACITY, np.uint8)
         # The bytes of strings, arrays and raw values. An entry stays when a number
         # replaces it: the kind says whether it counts.
         self._encoded: dict[int, bytes] = {}
@@ -104,13 +110,7 @@ class TagDatabase:
 
     def message(self, tag: int) -> tuple[pb.MxValue, int, int]:
         """Return one tag's value, its quality and its source timestamp in nanoseconds."""
-        kind = self._kind[tag]
-        encoded = self._encoded[tag] if kept_as_bytes(kind) else None
-        return (
-            to_message(int(kind), int(self._payload[tag]), encoded),
-            int(self._quality[tag]),
-            int(self._source_timestamp[tag]),
-        )
+        return self.values(np.array([tag], np.intp)).message(0)
 
     def _make(self, name: str) -> int:
         tag = len(self._names)
@@ -122,6 +122,7 @@ class TagDatabase:
         self._payload[tag] = 0
         self._quality[tag] = status.QUALITY_GOOD
         self._source_timestamp[tag] = self._now_ns()
+        self.security[tag] = self._security_of.get(name, 0)
         self.version[tag] = 0
         return tag
 
@@ -131,4 +132,5 @@ class TagDatabase:
         self._payload = np.resize(self._payload, capacity)
         self._quality = np.resize(self._quality, capacity)
         self._source_timestamp = np.resize(self._source_timestamp, capacity)
+        self.security = np.resize(self.security, capacity)
         self.version = np.resize(self.version, capacity)

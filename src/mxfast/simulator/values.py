@@ -2,7 +2,7 @@
 
 import struct
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -84,25 +84,47 @@ class Values:
             encoded,
         )
 
+    def message(self, row: int) -> tuple[pb.MxValue, int, int]:
+        """Return one row's value, its quality and its source timestamp in nanoseconds."""
+        return (
+            to_message(int(self.kind[row]), int(self.payload[row]), self.encoded.get(row)),
+            int(self.quality[row]),
+            int(self.source_timestamp[row]),
+        )
+
     @classmethod
-    def from_request(cls, request: WriteRequest, now_ns: int) -> Self:
-        """Return the values of a bulk write; a row without a timestamp is as of ``now_ns``."""
+    def from_request(
+        cls, request: WriteRequest, now_ns: int
+    ) -> tuple[Self, dict[int, status.MxAccessFailure]]:
+        """Return the values of a bulk write, and why rows that cannot be written cannot.
+
+        A row without a timestamp is as of ``now_ns``.
+        """
         kind = request.kind
         encoded = {}
+        failures = {}
         if kind.max(initial=0) > _LAST_IN_PAYLOAD:
+            sparse = kind == ValueKind.SPARSE_ARRAY
             # A timestamp that nanoseconds cannot hold is kept as bytes, like a raw value.
             unheld = (kind == ValueKind.TIMESTAMP) & (request.payload == _INT64_MIN)
-            kind = np.where(unheld, np.uint8(ValueKind.RAW), kind)
+            kind = np.where(unheld | sparse, np.uint8(ValueKind.RAW), kind)
             rows = np.flatnonzero(kept_as_bytes(kind)).tolist()
             encoded = {row: request.value_bytes(row) for row in rows}
+            for row in np.flatnonzero(sparse).tolist():
+                message = pb.MxValue.FromString(encoded[row])
+                try:
+                    encoded[row] = expand(message.sparse_array_value).SerializeToString()
+                except status.MxAccessFailure as failure:
+                    failures[row] = failure
         source = request.timestamp.view(np.int64)
-        return cls(
+        values = cls(
             kind,
             request.payload,
             np.full(len(kind), status.QUALITY_GOOD, np.int32),
             np.where(source == _INT64_MIN, now_ns, source),
             encoded,
         )
+        return values, failures
 
     @classmethod
     def from_message(cls, value: pb.MxValue, source_ns: int) -> Self:
@@ -111,7 +133,7 @@ class Values:
         Raises
         ------
         MxAccessFailure
-            For a sparse array.
+            For a sparse array that cannot be expanded.
         """
         kind, payload, encoded = _from_message(value)
         return cls(
@@ -129,9 +151,68 @@ def kept_as_bytes(kind: NDArray[np.uint8]) -> NDArray[np.bool_]:
     return kept
 
 
-def sparse_array_failure() -> status.MxAccessFailure:
-    """Return the failure for a sparse array, which this gateway cannot expand."""
-    return status.unusable_value("this gateway takes no sparse arrays")
+# The element of each type that nothing is said about (contract notes, Writes).
+_DEFAULTS: dict[int, pb.MxValue] = {
+    pb.MX_DATA_TYPE_BOOLEAN: pb.MxValue(variant_type="VT_BOOL", bool_value=False),
+    pb.MX_DATA_TYPE_INTEGER: pb.MxValue(variant_type="VT_I4", int32_value=0),
+    pb.MX_DATA_TYPE_FLOAT: pb.MxValue(variant_type="VT_R4", float_value=0.0),
+    pb.MX_DATA_TYPE_DOUBLE: pb.MxValue(variant_type="VT_R8", double_value=0.0),
+    pb.MX_DATA_TYPE_STRING: pb.MxValue(variant_type="VT_BSTR", string_value=""),
+    pb.MX_DATA_TYPE_TIME: pb.MxValue(variant_type="VT_DATE", timestamp_value=Timestamp()),
+}
+
+# Inferred: the notes know of no limit, and a request of ten bytes must not cost gigabytes.
+_LONGEST_SPARSE_ARRAY = 1_000_000
+
+
+def expand(sparse: pb.MxSparseArray) -> pb.MxValue:
+    """Return the whole array that a sparse one stands for.
+
+    Raises
+    ------
+    MxAccessFailure
+        No length, a type that has no default, an index out of range or given twice, an
+        element of another type. These rules are inferred.
+    """
+    default = _DEFAULTS.get(sparse.element_data_type)
+    if default is None:
+        raise status.unusable_value(f"no array of data type {sparse.element_data_type} is known")
+    length = sparse.total_length
+    if not 0 < length <= _LONGEST_SPARSE_ARRAY:
+        raise status.unusable_value(f"a sparse array of {length} elements")
+    arm = str(default.WhichOneof("kind"))
+    arms = {arm, "int64_value"} if arm == "int32_value" else {arm}
+    given = {element.index: element.value for element in sparse.elements}
+    if len(given) < len(sparse.elements):
+        raise status.unusable_value("an index of the sparse array is given twice")
+    for index, value in given.items():
+        if index >= length:
+            raise status.unusable_value(f"index {index} of a sparse array of {length} elements")
+        if value.WhichOneof("kind") not in arms:
+            raise status.unusable_value(f"element {index} is of another type than its array")
+    elements = [_payload(given.get(index, default)) for index in range(length)]
+    if any(value.HasField("int64_value") for value in given.values()):
+        return array_value("int64_value", sparse.element_data_type, "VT_I8", elements)
+    return array_value(arm, sparse.element_data_type, default.variant_type, elements)
+
+
+def _payload(value: pb.MxValue) -> Any:
+    return getattr(value, str(value.WhichOneof("kind")))
+
+
+def array_value(arm: str, data_type: int, variant: str, elements: list[Any]) -> pb.MxValue:
+    """Return an array of elements that come from one arm of MxValue."""
+    fields: dict[str, Any] = {
+        "element_data_type": data_type,
+        "variant_type": f"VT_ARRAY|{variant}",
+        "dimensions": [len(elements)],
+        f"{arm}s": {"values": elements},  # int32_value goes into int32_values, and so on
+    }
+    return pb.MxValue(
+        data_type=fields["element_data_type"],
+        variant_type=fields["variant_type"],
+        array_value=pb.MxArray(**fields),
+    )
 
 
 def _from_message(value: pb.MxValue) -> tuple[ValueKind, int, bytes | None]:
@@ -139,7 +220,7 @@ def _from_message(value: pb.MxValue) -> tuple[ValueKind, int, bytes | None]:
     if arm is None:
         return ValueKind.NONE, 0, None
     if arm == "sparse_array_value":
-        raise sparse_array_failure()
+        return ValueKind.RAW, 0, expand(value.sparse_array_value).SerializeToString()
     if arm == "timestamp_value":
         ns = timestamp_ns(value.timestamp_value)
         if ns is not None:

@@ -1,0 +1,128 @@
+"""What the clients of both services are: options, a transport, and its end."""
+
+import dataclasses
+from typing import Any, Self, cast
+
+import grpc
+from google.protobuf.message import Message
+
+from mxfast.channel import create_channel, wait_ready
+from mxfast.errors import MessageT
+from mxfast.options import ClientOptions
+from mxfast.streams import MessageIterator, open_stream
+from mxfast.stub import StubChannel
+from mxfast.transport import GrpcTransport, MessageStream, call
+
+
+class Connection:
+    """A connection to a gateway; an async context manager.
+
+    Parameters
+    ----------
+    options : ClientOptions
+        What to connect to.
+    channel : grpc.aio.Channel, optional
+        A channel to use instead of making one; it is not closed by the client.
+    stub : object, optional
+        For tests: an object with a method for each RPC that is used, named as it, to call
+        instead of a channel's. It takes a message and the keywords ``metadata`` and
+        ``timeout``, as far as its signature has them.
+
+    Raises
+    ------
+    ValueError
+        Both are given.
+    """
+
+    def __init__(
+        self,
+        options: ClientOptions,
+        *,
+        channel: grpc.aio.Channel | None = None,
+        stub: object | None = None,
+    ) -> None:
+        if stub is not None:
+            if channel is not None:
+                raise ValueError("give either a channel or a stub")
+            channel = cast(grpc.aio.Channel, StubChannel(stub))
+        self._options = options
+        self._channel = create_channel(options) if channel is None else channel
+        self._transport = GrpcTransport(self._channel, options, owns_channel=channel is None)
+
+    @classmethod
+    async def connect(cls, options: ClientOptions | None = None, **fields: Any) -> Self:
+        """Connect to a gateway.
+
+        Parameters
+        ----------
+        options : ClientOptions, optional
+            What to connect to.
+        **fields
+            Fields of `ClientOptions`, alone or in place of those of `options`.
+
+        Returns
+        -------
+        Self
+            Connected. The key is not used before the first call.
+
+        Raises
+        ------
+        TypeError, ValueError
+            The options are wrong.
+        OSError
+            ``ca_file`` cannot be read.
+        MxGatewayConnectionError
+            No connection within ``connect_timeout``; the message names endpoint and cause.
+        """
+        if options is None:
+            options = ClientOptions(**fields)
+        elif fields:
+            options = dataclasses.replace(options, **fields)
+        client = cls(options)
+        try:
+            await wait_ready(client._channel, options)
+        except BaseException:
+            await client.close()
+            raise
+        return client
+
+    @property
+    def options(self) -> ClientOptions:
+        """The options of this client."""
+        return self._options
+
+    async def _unary(
+        self, method: str, request: Message, reply_type: type[MessageT], operation: str
+    ) -> MessageT:
+        return await call(
+            self._transport,
+            method,
+            request,
+            reply_type,
+            timeout=self._options.call_timeout,
+            operation=operation,
+        )
+
+    def _stream(self, method: str, request: Message, operation: str) -> MessageStream:
+        return open_stream(self._transport, self._options, method, request, operation)
+
+    def _messages(
+        self, method: str, request: Message, message_type: type[MessageT], operation: str
+    ) -> MessageIterator[MessageT]:
+        return MessageIterator(self._stream(method, request, operation), message_type, operation)
+
+    async def close(self) -> None:
+        """Close the connection, once also under concurrent callers; calls under way fail.
+
+        Sessions that were not closed stay with the gateway until their lease ends.
+        """
+        await self._transport.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self.close()
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self._options!r}>"

@@ -1,0 +1,346 @@
+"""A generated galaxy: areas, objects made from templates, and their attributes."""
+
+import asyncio
+import fnmatch
+import hashlib
+import random
+import re
+from collections.abc import Callable, Iterable, Iterator
+from typing import NamedTuple
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from mxfast.contract import galaxy_repository as pb
+from mxfast.simulator import status
+from mxfast.simulator.values import timestamp
+
+DEFAULT_PAGE_SIZE = 500
+"""Objects of a page where none is asked for (contract notes, Galaxy repository; inferred)."""
+
+LARGEST_PAGE = 5000
+"""Most objects of a page (contract notes, Galaxy repository)."""
+
+_OBJECTS_PER_AREA = 25
+
+# MxDataType and name, as MXAccess numbers them: the proto's numbers are two more.
+_BOOLEAN, _INTEGER, _FLOAT, _DOUBLE, _STRING = (
+    (1, "Boolean"),
+    (2, "Integer"),
+    (3, "Float"),
+    (4, "Double"),
+    (5, "String"),
+)
+
+# Category ids of AVEVA's objects; inferred.
+_USER_DEFINED, _AREA = 10, 13
+
+
+class _Attribute(NamedTuple):
+    name: str
+    type: tuple[int, str]
+    length: int = 0  # of an array
+    historized: bool = False
+    alarm: bool = False
+    security: int = 1  # Operate
+
+
+class _Template(NamedTuple):
+    name: str
+    chain: tuple[str, ...]
+    category: int
+    attributes: tuple[_Attribute, ...]
+
+
+_AREA_TEMPLATE = _Template(
+    "Area", ("$Area",), _AREA, (_Attribute("AlarmCntsBySeverity", _INTEGER, 4),)
+)
+_TEMPLATES = (
+    _Template(
+        "Tank",
+        ("$Tank", "$Vessel", "$UserDefined"),
+        _USER_DEFINED,
+        (
+            _Attribute("Level", _DOUBLE, historized=True),
+            _Attribute("Level.HiHi", _BOOLEAN, alarm=True),
+            _Attribute("Temperature", _FLOAT, historized=True),
+            _Attribute("Profile", _DOUBLE, 50),
+            _Attribute("Description", _STRING),
+        ),
+    ),
+    _Template(
+        "Pump",
+        ("$Pump", "$Machine", "$UserDefined"),
+        _USER_DEFINED,
+        (
+            _Attribute("Run", _BOOLEAN, security=2),  # secured write
+            _Attribute("Speed", _FLOAT, historized=True),
+            _Attribute("Fault", _BOOLEAN, alarm=True),
+            _Attribute("Starts", _INTEGER),
+        ),
+    ),
+    _Template(
+        "Valve",
+        ("$Valve", "$UserDefined"),
+        _USER_DEFINED,
+        (_Attribute("Open", _BOOLEAN), _Attribute("Position", _FLOAT)),
+    ),
+)
+
+
+class GalaxyObject(NamedTuple):
+    """One object, without its attributes: they are its template's."""
+
+    gobject_id: int
+    tag_name: str
+    contained_name: str
+    parent: int
+    template: _Template
+
+    @property
+    def browse_name(self) -> str:
+        """Its contained name, or its tag name where it is in no other object."""
+        return self.contained_name or self.tag_name
+
+    def message(self, *, with_attributes: bool) -> pb.GalaxyObject:
+        """Return it as a message."""
+        message = pb.GalaxyObject(
+            gobject_id=self.gobject_id,
+            tag_name=self.tag_name,
+            contained_name=self.contained_name,
+            browse_name=self.browse_name,
+            parent_gobject_id=self.parent,
+            is_area=self.template.category == _AREA,
+            category_id=self.template.category,
+            hosted_by_gobject_id=self.parent,
+            template_chain=self.template.chain,
+        )
+        for attribute in self.template.attributes if with_attributes else ():
+            number, type_name = attribute.type
+            message.attributes.add(
+                attribute_name=attribute.name,
+                full_tag_reference=f"{self.tag_name}.{attribute.name}",
+                mx_data_type=number,
+                data_type_name=type_name,
+                is_array=attribute.length > 0,
+                array_dimension=attribute.length,
+                array_dimension_present=attribute.length > 0,
+                security_classification=attribute.security,
+                is_historized=attribute.historized,
+                is_alarm=attribute.alarm,
+            )
+        return message
+
+
+class Galaxy:
+    """A galaxy of a given size, the same for the same seed.
+
+    Change it from the event loop that the gateway runs in.
+
+    Parameters
+    ----------
+    objects : int
+        How many there are, areas included.
+    seed : int
+        Of the random numbers.
+    now_ns : callable returning int
+        The time, in nanoseconds since 1970 (UTC), of a deploy.
+
+    Attributes
+    ----------
+    connected : bool
+        Whether the gateway reaches the galaxy's database: what TestConnection answers.
+    """
+
+    def __init__(self, objects: int, seed: int, now_ns: Callable[[], int]) -> None:
+        self.connected = True
+        self._now_ns = now_ns
+        self._objects = list(_generate(objects, random.Random(seed)))
+        self._children: dict[int, list[GalaxyObject]] = {}
+        for each in self._objects:
+            self._children.setdefault(each.parent, []).append(each)
+        self._by_tag = {each.tag_name.lower(): each for each in self._objects}
+        self._by_path = {self._path(each).lower(): each for each in self._objects}
+        self._deployed_ns = now_ns()
+        self._sequence = 1
+        self._changed = asyncio.Event()
+        self._found: tuple[str, list[GalaxyObject]] = ("", [])
+
+    # Deploys
+
+    @property
+    def last_deploy(self) -> Timestamp:
+        """When the galaxy was deployed last."""
+        return timestamp(self._deployed_ns)
+
+    def deploy(self, *, told: bool = True) -> None:
+        """Deploy the galaxy: page tokens become stale, and the watchers are told.
+
+        With ``told=False`` they are not: a deploy event that was dropped.
+        """
+        self._deployed_ns = max(self._now_ns(), self._deployed_ns + 1)
+        self._sequence += 1
+        if told:
+            self._changed.set()
+            self._changed = asyncio.Event()
+
+    async def deploys(self, seen: int) -> pb.DeployEvent:
+        """Return the present state once its sequence is another than the one ``seen``."""
+        while seen == self._sequence:
+            await self._changed.wait()
+        return pb.DeployEvent(
+            sequence=self._sequence,
+            observed_at=timestamp(self._now_ns()),
+            time_of_last_deploy=self.last_deploy,
+            time_of_last_deploy_present=True,
+            object_count=len(self._objects),
+            attribute_count=sum(len(each.template.attributes) for each in self._objects),
+        )
+
+    # Browsing
+
+    def discover(self, request: pb.DiscoverHierarchyRequest) -> pb.DiscoverHierarchyReply:
+        """Return a page of the hierarchy, parents before their children.
+
+        That a depth of 0 is the root alone, and that attributes come unless they are
+        declined, is inferred.
+
+        Raises
+        ------
+        Refusal
+            NOT_FOUND for an unknown root, INVALID_ARGUMENT for a wrong number or a token of
+            another request or an earlier deploy.
+        """
+        depth = request.max_depth.value if request.HasField("max_depth") else len(self._objects)
+        if depth < 0:
+            raise status.invalid_argument(f"max_depth is {depth}")
+        root = self._named(request, "root")
+        page, token, total = self._page(self._below(root, depth), request)
+        objects = [each.message(with_attributes=_with_attributes(request)) for each in page]
+        return pb.DiscoverHierarchyReply(
+            objects=objects, next_page_token=token, total_object_count=total
+        )
+
+    def browse(self, request: pb.BrowseChildrenRequest) -> pb.BrowseChildrenReply:
+        """Return a page of the children of one object, or of the top of the hierarchy.
+
+        Raises
+        ------
+        Refusal
+            As :meth:`discover`.
+        """
+        parent = self._named(request, "parent")
+        children = self._children.get(parent.gobject_id if parent else 0, [])
+        page, token, total = self._page(children, request)
+        return pb.BrowseChildrenReply(
+            children=[each.message(with_attributes=_with_attributes(request)) for each in page],
+            next_page_token=token,
+            total_child_count=total,
+            child_has_children=[each.gobject_id in self._children for each in page],
+            cache_sequence=self._sequence,
+        )
+
+    def _named(
+        self, request: pb.DiscoverHierarchyRequest | pb.BrowseChildrenRequest, role: str
+    ) -> GalaxyObject | None:
+        """Return the object that a request starts from; None for the whole galaxy."""
+        given = request.WhichOneof(role)
+        if given is None:
+            return None
+        wanted = getattr(request, given)
+        found: GalaxyObject | None
+        if given == f"{role}_gobject_id":
+            found = self._objects[wanted - 1] if 0 < wanted <= len(self._objects) else None
+        elif given == f"{role}_tag_name":
+            found = self._by_tag.get(wanted.lower())
+        else:
+            found = self._by_path.get(wanted.lower())
+        if found is None:
+            raise status.object_not_found(str(wanted))
+        return found
+
+    def _path(self, each: GalaxyObject) -> str:
+        """Return the contained path, such as ``Tank_0003.Inlet``; its form is inferred."""
+        if not each.contained_name:
+            return each.tag_name
+        return f"{self._path(self._objects[each.parent - 1])}.{each.contained_name}"
+
+    def _below(self, root: GalaxyObject | None, depth: int) -> Iterator[GalaxyObject]:
+        level = [root] if root else self._children.get(0, [])
+        while level and depth >= 0:
+            yield from level
+            level = [child for each in level for child in self._children.get(each.gobject_id, [])]
+            depth -= 1
+
+    def _page(
+        self,
+        candidates: Iterable[GalaxyObject],
+        request: pb.DiscoverHierarchyRequest | pb.BrowseChildrenRequest,
+    ) -> tuple[list[GalaxyObject], str, int]:
+        """Return the page that a request asks for, the next one's token, and how many fit."""
+        if request.page_size < 0:
+            raise status.invalid_argument(f"page_size is {request.page_size}")
+        size = min(request.page_size or DEFAULT_PAGE_SIZE, LARGEST_PAGE)
+        bound_to = f"{self._sequence}:{_digest(request)}"
+        if self._found[0] != bound_to:  # else this is the next page of the last request
+            self._found = (bound_to, [each for each in candidates if _matches(each, request)])
+        found = self._found[1]
+        start = 0
+        if request.page_token:
+            token = re.fullmatch(rf"{bound_to}:([0-9]{{1,9}})", request.page_token)
+            if token is None or int(token[1]) >= len(found):
+                raise status.invalid_argument("the page token is stale or another request's")
+            start = int(token[1])
+        stop = start + size
+        next_token = f"{bound_to}:{stop}" if stop < len(found) else ""
+        return found[start:stop], next_token, len(found)
+
+
+def _generate(objects: int, chance: random.Random) -> Iterator[GalaxyObject]:
+    areas = max(1, objects // _OBJECTS_PER_AREA)
+    for number in range(1, min(areas, objects) + 1):
+        parent = 0 if number == 1 else chance.randint(max(1, number // 4), number - 1)
+        yield GalaxyObject(number, f"Area_{number:04}", "", parent, _AREA_TEMPLATE)
+    holder = 0  # the last tank: pumps and valves may be contained in it
+    for number in range(areas + 1, objects + 1):
+        template = chance.choice(_TEMPLATES)
+        tag_name = f"{template.name}_{number:05}"
+        if template.name != "Tank" and holder and chance.random() < 0.3:
+            yield GalaxyObject(number, tag_name, f"{template.name}{number}", holder, template)
+            continue
+        if template.name == "Tank":
+            holder = number
+        yield GalaxyObject(number, tag_name, "", chance.randint(1, areas), template)
+
+
+def _matches(
+    each: GalaxyObject, request: pb.DiscoverHierarchyRequest | pb.BrowseChildrenRequest
+) -> bool:
+    template = each.template
+    if request.category_ids and template.category not in request.category_ids:
+        return False
+    wanted = request.template_chain_contains
+    if wanted and not set(wanted) & set(template.chain):
+        return False
+    if request.tag_name_glob and not fnmatch.fnmatch(
+        each.tag_name.lower(), request.tag_name_glob.lower()
+    ):
+        return False
+    if request.alarm_bearing_only and not any(a.alarm for a in template.attributes):
+        return False
+    return not request.historized_only or any(a.historized for a in template.attributes)
+
+
+def _with_attributes(
+    request: pb.DiscoverHierarchyRequest | pb.BrowseChildrenRequest,
+) -> bool:
+    return request.include_attributes or not request.HasField("include_attributes")
+
+
+def _digest(request: pb.DiscoverHierarchyRequest | pb.BrowseChildrenRequest) -> str:
+    """Return what tells the request's filters from others; pages may differ in size."""
+    filters = type(request)()
+    filters.MergeFromString(request.SerializeToString())
+    filters.ClearField("page_token")
+    filters.ClearField("page_size")
+    data = type(request).DESCRIPTOR.name.encode() + filters.SerializeToString(deterministic=True)
+    return hashlib.sha256(data).hexdigest()[:12]

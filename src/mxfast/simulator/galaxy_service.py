@@ -1,0 +1,51 @@
+"""The GalaxyRepository service."""
+
+from mxfast.contract import galaxy_repository as pb
+from mxfast.simulator.access import Access
+from mxfast.simulator.galaxy import Galaxy
+from mxfast.simulator.service import Context, Scopes, Service
+
+SERVICE = pb.DESCRIPTOR.services_by_name["GalaxyRepository"]
+
+
+class GalaxyService(Service):
+    """The GalaxyRepository service. Its methods have the names of the RPCs."""
+
+    def __init__(self, galaxy: Galaxy, access: Access) -> None:
+        super().__init__(SERVICE, access)
+        self._galaxy = galaxy
+
+    async def TestConnection(self, data: bytes, scopes: Scopes, context: Context) -> bytes:
+        """Tell whether the database is there; never fails (contract notes)."""
+        return pb.TestConnectionReply(ok=self._galaxy.connected).SerializeToString()
+
+    async def GetLastDeployTime(self, data: bytes, scopes: Scopes, context: Context) -> bytes:
+        """Tell when the galaxy was deployed last."""
+        reply = pb.GetLastDeployTimeReply(
+            present=True, time_of_last_deploy=self._galaxy.last_deploy
+        )
+        return reply.SerializeToString()
+
+    async def DiscoverHierarchy(self, data: bytes, scopes: Scopes, context: Context) -> bytes:
+        """Return a page of the hierarchy."""
+        request = pb.DiscoverHierarchyRequest.FromString(data)
+        return self._galaxy.discover(request).SerializeToString()
+
+    async def BrowseChildren(self, data: bytes, scopes: Scopes, context: Context) -> bytes:
+        """Return a page of an object's children."""
+        request = pb.BrowseChildrenRequest.FromString(data)
+        return self._galaxy.browse(request).SerializeToString()
+
+    async def WatchDeployEvents(self, data: bytes, scopes: Scopes, context: Context) -> None:
+        """Stream the present state, then an event a deploy.
+
+        A client that names the last deploy is not told of it again (inferred).
+        """
+        request = pb.WatchDeployEventsRequest.FromString(data)
+        seen = 0
+        if request.last_seen_deploy_time == self._galaxy.last_deploy:
+            seen = (await self._galaxy.deploys(seen)).sequence
+        while True:
+            event = await self._galaxy.deploys(seen)
+            seen = event.sequence
+            await context.write(event.SerializeToString())

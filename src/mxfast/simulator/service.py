@@ -1,0 +1,71 @@
+"""What the services have in common: keys, scopes, and exceptions that become statuses."""
+
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import grpc
+from google.protobuf.descriptor import ServiceDescriptor
+from google.protobuf.message import DecodeError as ProtobufDecodeError
+
+from mxfast.codec import DecodeError
+from mxfast.simulator import status
+from mxfast.simulator.access import RPC_SCOPES, Access, require
+
+_log = logging.getLogger("mxfast.simulator")
+
+Context = grpc.aio.ServicerContext[bytes, bytes]
+Scopes = frozenset[str]
+
+
+class Service:
+    """A gRPC service: bytes in, bytes out. A subclass has methods named as its RPCs.
+
+    Each takes the request's bytes, the caller's scopes and the context; a unary one
+    returns the reply's bytes, a streaming one writes to the context.
+
+    Parameters
+    ----------
+    descriptor : ServiceDescriptor
+        The service.
+    access : Access
+        The keys.
+    """
+
+    def __init__(self, descriptor: ServiceDescriptor, access: Access) -> None:
+        self._descriptor = descriptor
+        self._access = access
+
+    def handlers(self) -> grpc.GenericRpcHandler:
+        """Return a handler for each RPC."""
+        handlers: dict[str, grpc.RpcMethodHandler[bytes, bytes]] = {}
+        for method in self._descriptor.methods:
+            guarded = self._guarded(getattr(self, method.name), RPC_SCOPES[method.name])
+            handlers[method.name] = (
+                grpc.unary_stream_rpc_method_handler(guarded)
+                if method.server_streaming
+                else grpc.unary_unary_rpc_method_handler(guarded)
+            )
+        return grpc.method_handlers_generic_handler(self._descriptor.full_name, handlers)
+
+    def _guarded(
+        self, behaviour: Callable[[bytes, Scopes, Context], Awaitable[Any]], scope: str | None
+    ) -> Callable[[bytes, Context], Awaitable[Any]]:
+        """Check the key first, and turn every exception into a status."""
+
+        async def call(data: bytes, context: Context) -> Any:
+            try:
+                scopes = self._access.scopes(context.invocation_metadata())
+                if scope is not None:
+                    require(scope, scopes)
+                return await behaviour(data, scopes, context)
+            except status.Refusal as error:
+                refusal = error
+            except (DecodeError, ProtobufDecodeError) as error:
+                refusal = status.malformed(error)
+            except Exception:
+                _log.exception("a call failed")
+                refusal = status.internal()
+            return await context.abort(refusal.code, str(refusal))
+
+        return call
