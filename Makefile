@@ -39,7 +39,7 @@ sanitize: $(BIN)/.installed
 # Every decoder for so many seconds; needs clang, and says so.
 FUZZ_SECONDS ?= 60
 fuzz: $(BIN)/.installed
-	fuzz/run $(FUZZ_SECONDS)
+	PYTHON=$(BIN)/python fuzz/run $(FUZZ_SECONDS)
 
 clean:
 	rm -rf .venv build dist src/*.egg-info src/mxfast/_generated src/mxfast/_contract* src/mxfast/*.so
