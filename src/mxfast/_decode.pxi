@@ -401,17 +401,13 @@ cdef EventColumns expanded(EventColumns events, list buffered):
             body = merged_field(message, MxEvent_on_buffered_data_change_TAG, MxEvent_MESSAGE)
             samples[n] = (
                 values.reshape(-1),
-                decode_array(
-                    merged_field(
-                        body, OnBufferedDataChangeEvent_quality_values_TAG,
-                        OnBufferedDataChangeEvent_MESSAGE,
-                    )
+                array_field(
+                    body, OnBufferedDataChangeEvent_quality_values_TAG,
+                    OnBufferedDataChangeEvent_MESSAGE,
                 ),
-                decode_array(
-                    merged_field(
-                        body, OnBufferedDataChangeEvent_timestamp_values_TAG,
-                        OnBufferedDataChangeEvent_MESSAGE,
-                    )
+                array_field(
+                    body, OnBufferedDataChangeEvent_timestamp_values_TAG,
+                    OnBufferedDataChangeEvent_MESSAGE,
                 ),
             )
             counts[n] = values.size

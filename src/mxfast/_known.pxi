@@ -76,51 +76,75 @@ cdef const uint8_t* check_message(
     return p
 
 
-cdef bytes merged_field(bytes message, uint32_t wanted, int message_type):
-    """The bytes of one submessage field of a message that was checked before.
+cdef Span whole(bytes message) noexcept:
+    cdef Span span
+    span.data = <const uint8_t*> PyBytes_AS_STRING(message)
+    span.size = PyBytes_GET_SIZE(message)
+    return span
 
-    Several occurrences merge, which is concatenation; those that another arm of the same
-    oneof follows are gone.
+
+cdef bytes narrowed(bytes message, Span* span, uint32_t wanted, int message_type):
+    """Narrow a span of `message` from a message of that type to one submessage field's body.
+
+    Returns the bytes that the span lies in then: `message` still, or where there are several
+    occurrences what they merge to, which is their concatenation. Occurrences that another arm
+    of the same oneof follows are gone. What the span holds was checked before.
     """
-    cdef const uint8_t* start = <const uint8_t*> PyBytes_AS_STRING(message)
-    cdef const uint8_t* end = start + PyBytes_GET_SIZE(message)
+    cdef const uint8_t* start = span.data
+    cdef const uint8_t* end = start + span.size
     cdef const uint8_t* p = start
     cdef const uint8_t* first = start       # behind the last arm that replaced the field
     cdef int oneof = oneof_of(message_type, wanted)
     cdef size_t size = 0
+    cdef Py_ssize_t count = 0
     cdef Fault fault
     cdef Varint v
-    cdef Span span
-    span.data = NULL
-    span.size = 0
+    cdef Span part
+    part.data = start
+    part.size = 0
     memset(&fault, 0, sizeof(fault))
+    span.size = 0
     while p != end:
         v = get_tag(p, end, &fault)
         if v.p == NULL:
             broken(&fault, mxf_message_names[message_type], 0)
             raise decode_error(&fault, start)
         if v.value == wanted:
-            p = get_span(v.p, end, &span, &fault)
-            size += span.size
+            p = get_span(v.p, end, &part, &fault)
+            span[0] = part
+            size += part.size
+            count += 1
         else:
             p = skip(v.p, end, v.value, 0, &fault)
             if oneof and oneof_of(message_type, v.value) == oneof:
-                size = 0
+                span.size = size = count = 0
                 first = p
         if p == NULL:
             broken(&fault, mxf_message_names[message_type], v.value)
             raise decode_error(&fault, start)
+    if count <= 1:
+        return message
     cdef bytes merged = PyBytes_FromStringAndSize(NULL, <Py_ssize_t> size)
     cdef uint8_t* out = <uint8_t*> PyBytes_AS_STRING(merged)
     p = first
     while p != end:
         v = get_tag(p, end, &fault)
         if v.value == wanted:
-            p = get_span(v.p, end, &span, &fault)
-            out = put_bytes(out, span.data, span.size)
+            p = get_span(v.p, end, &part, &fault)
+            out = put_bytes(out, part.data, part.size)
         else:
             p = skip(v.p, end, v.value, 0, &fault)
+    span[0] = whole(merged)
     return merged
+
+
+cdef bytes merged_field(bytes message, uint32_t wanted, int message_type):
+    """The body of one submessage field of a message that was checked before."""
+    cdef Span span = whole(message)
+    cdef bytes holder = narrowed(message, &span, wanted, message_type)
+    if holder is not message:
+        return holder
+    return PyBytes_FromStringAndSize(<const char*> span.data, <Py_ssize_t> span.size)
 
 
 cdef list fields_of(bytes message, uint32_t wanted, int message_type):

@@ -448,11 +448,11 @@ cdef const uint8_t* read_elements(
     return p
 
 
-cdef object decode_array(bytes message):
-    """The elements of an MxArray's bytes, in its dimensions where those fit."""
-    cdef const uint8_t* start = <const uint8_t*> PyBytes_AS_STRING(message)
+cdef object decode_array(bytes message, Span body):
+    """The elements of an MxArray that lies in the message, in its dimensions where those fit."""
+    cdef const uint8_t* start = body.data
     cdef const uint8_t* p = start
-    cdef const uint8_t* end = start + PyBytes_GET_SIZE(message)
+    cdef const uint8_t* end = start + body.size
     cdef Fault fault
     cdef Varint v
     cdef Span span
@@ -487,7 +487,7 @@ cdef object decode_array(bytes message):
     if kind == KIND_NONE:
         array = np.empty(0, np.float64)
     else:
-        body = merged_field(message, arm, MxArray_MESSAGE)
+        message = narrowed(message, &body, arm, MxArray_MESSAGE)
         if kind == KIND_STRING or kind == KIND_RAW or kind == KIND_TIMESTAMP:
             array = decode_objects(body, kind)
         else:
@@ -506,6 +506,13 @@ cdef object decode_array(bytes message):
         return array.reshape(shape)
     except ValueError:
         return array        # one is 0 and the others' product is more than numpy can count
+
+
+cdef object array_field(bytes message, uint32_t tag, int message_type):
+    """The elements of a message's field that is an MxArray."""
+    cdef Span body = whole(message)
+    cdef bytes holder = narrowed(message, &body, tag, message_type)
+    return decode_array(holder, body)
 
 
 cdef const uint8_t* read_dimensions(
@@ -545,26 +552,25 @@ cdef int array_kind(uint32_t tag) noexcept nogil:
 
 
 cdef Py_ssize_t fill_array(
-    bytes body, int kind, uint32_t packed, uint32_t single, uint8_t* out
+    Span body, int kind, uint32_t packed, uint32_t single, uint8_t* out
 ) except -1:
     """Read an XxxArray into `out`, if there is one, and return how many elements it has."""
-    cdef const uint8_t* start = <const uint8_t*> PyBytes_AS_STRING(body)
-    cdef const uint8_t* end = start + PyBytes_GET_SIZE(body)
+    cdef const uint8_t* end = body.data + body.size
     cdef Py_ssize_t n = 0
     cdef Fault fault
     memset(&fault, 0, sizeof(fault))
     with nogil:
-        end = read_elements(start, end, kind, packed, single, out, &n, &fault)
+        end = read_elements(body.data, end, kind, packed, single, out, &n, &fault)
     if end == NULL:
-        raise decode_error(&fault, start)
+        raise decode_error(&fault, body.data)
     return n
 
 
-cdef object decode_objects(bytes body, int kind):
+cdef object decode_objects(Span body, int kind):
     """Strings, raw values and timestamps: one length-delimited field an element."""
-    cdef const uint8_t* start = <const uint8_t*> PyBytes_AS_STRING(body)
+    cdef const uint8_t* start = body.data
     cdef const uint8_t* p = start
-    cdef const uint8_t* end = start + PyBytes_GET_SIZE(body)
+    cdef const uint8_t* end = start + body.size
     cdef Fault fault
     cdef Varint v
     cdef Span span
@@ -640,7 +646,7 @@ def decode_value(data):
     if read_value(start, start + PyBytes_GET_SIZE(message), start, &cell, 0, &fault) == NULL:
         raise decode_error(&fault, start)
     if cell.kind == KIND_ARRAY:
-        return decode_array(merged_field(message, MxValue_array_value_TAG, MxValue_MESSAGE))
+        return array_field(message, MxValue_array_value_TAG, MxValue_MESSAGE)
     if cell.kind == KIND_SPARSE_ARRAY:
         raise DecodeError(
             "MxValue.sparse_array_value is write only: the gateway never sends one",
