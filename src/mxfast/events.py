@@ -14,7 +14,7 @@ from mxfast.contract import mxaccess_gateway as pb
 from mxfast.errors import MalformedReplyError, MxGatewayOverflowError, parse
 from mxfast.transport import MessageStream, call_soon_from_any_thread
 
-__all__ = ["EventBatch", "EventStream", "MessageIterator", "Overflow"]
+__all__ = ["EventBatch", "EventStream", "Overflow"]
 
 Overflow = Literal["block", "latest", "drop_oldest", "error"]
 
@@ -412,50 +412,6 @@ class EventStream(AsyncIterator[EventBatch]):
         task = getattr(self, "_task", None)
         if task is not None and not task.done():
             call_soon_from_any_thread(self._loop, task.cancel)
-
-
-class MessageIterator(AsyncIterator[pb.MxEvent]):
-    """Events one by one as MxEvent messages, from `Session.stream_events`.
-
-    Ends as `EventStream` does. Nothing is read ahead: a slow loop holds up the gateway,
-    whose queue overflows after 10,000 events (contract notes, Events).
-    """
-
-    def __init__(self, stream: MessageStream, operation: str) -> None:
-        self._stream = stream
-        self._operation = operation
-        self._arrived: list[bytes] = []
-
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *exc_info: object) -> None:
-        await self.aclose()
-
-    async def __anext__(self) -> pb.MxEvent:
-        """Return the next event.
-
-        Raises
-        ------
-        MxGatewayError
-            The stream failed.
-        """
-        if not self._arrived:
-            self._arrived = await self._stream.__anext__()
-            self._arrived.reverse()
-        try:
-            return parse(pb.MxEvent, self._arrived.pop(), self._operation)
-        except MalformedReplyError:
-            await self.aclose()
-            raise
-
-    async def aclose(self) -> None:
-        """End the stream and cancel its call."""
-        self._arrived = []
-        await self._stream.aclose()
 
 
 def superseded(columns: EventColumns) -> NDArray[np.int64]:
