@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from mxfast.checks import shown
 from mxfast.codec import (
     DecodeError,
     EncodeError,
@@ -407,7 +408,7 @@ def _as_handles(item_handles: ArrayLike) -> NDArray[np.int32]:
         for index, element in enumerate(elements):
             if isinstance(element, bool) or not isinstance(element, (int, np.integer)):
                 raise TypeError(
-                    f"item_handles[{index}] is {_shown(element)}: an item handle is an integer"
+                    f"item_handles[{index}] is {shown(element)}: an item handle is an integer"
                 )
         raise TypeError(f"item_handles must be integers, not dtype {array.dtype}")
     outside = (array < -(2**31)) | (array >= 2**31)
@@ -431,8 +432,3 @@ def _table_size(handles: NDArray[np.int32]) -> int:
     """Return a power of two that covers the handles' range, within reason."""
     span = int(handles.max()) - int(handles.min()) + 1
     return 1 << min((span - 1).bit_length(), 22)
-
-
-def _shown(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 40 else f"{text[:37]}..."
