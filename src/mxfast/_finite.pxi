@@ -2,6 +2,9 @@
 
 cdef extern from *:
     r"""
+    #if defined(__x86_64__) && !defined(MXF_BASELINE)
+    #define MXF_DISPATCHED          /* MXF_BASELINE: for tests of what other machines run */
+    #endif
     /* x - x is 0 for a finite x and NaN otherwise, and NaN stays NaN in a sum: one block is
        summed without a branch, in vectors, and a block that fails is searched one by one.
        A half is told by its exponent, all ones in infinities and NaN.
@@ -56,7 +59,7 @@ cdef extern from *:
     MXF_SEARCH(mxf_search_f16##SUFFIX, TARGET, uint16_t, mxf_u16x16, MXF_HALF_BLOCK, MXF_BAD_HALF)
 
     MXF_SEARCHES(, )
-    #if defined(__x86_64__)
+    #ifdef MXF_DISPATCHED
     MXF_SEARCHES(_avx2, __attribute__((target("avx2"))))
     #define MXF_DISPATCH(NAME, ...) \
         (__builtin_cpu_supports("avx2") ? NAME##_avx2(__VA_ARGS__) : NAME(__VA_ARGS__))
@@ -73,11 +76,6 @@ cdef extern from *:
        one word of four bytes tells of each element; eight of them are gathered into a vector by
        plain loads, which is quicker than a gather instruction where there is one at all. */
     typedef uint32_t mxf_u32x8 __attribute__((vector_size(32)));
-    #if __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
-    #define MXF_UPPER_HALF 0
-    #else
-    #define MXF_UPPER_HALF 4
-    #endif
     #define MXF_STRIDED(NAME, TARGET, WORD, AT, EXPONENT)                            \
     TARGET static ptrdiff_t NAME(const char *data, ptrdiff_t n, ptrdiff_t stride) {  \
         const char *p = data + AT;                                                   \
@@ -103,12 +101,12 @@ cdef extern from *:
         return -1;                                                                   \
     }
     #define MXF_STRIDEDS(SUFFIX, TARGET)                                             \
-    MXF_STRIDED(mxf_strided_f64##SUFFIX, TARGET, uint32_t, MXF_UPPER_HALF, 0x7ff00000u) \
+    MXF_STRIDED(mxf_strided_f64##SUFFIX, TARGET, uint32_t, 4, 0x7ff00000u)            \
     MXF_STRIDED(mxf_strided_f32##SUFFIX, TARGET, uint32_t, 0, 0x7f800000u)           \
     MXF_STRIDED(mxf_strided_f16##SUFFIX, TARGET, uint16_t, 0, 0x7c00u)
 
     MXF_STRIDEDS(, )
-    #if defined(__x86_64__)
+    #ifdef MXF_DISPATCHED
     MXF_STRIDEDS(_avx2, __attribute__((target("avx2"))))
     #endif
     static ptrdiff_t mxf_search_strided(const char *data, ptrdiff_t n, ptrdiff_t stride, int width) {
