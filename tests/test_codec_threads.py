@@ -95,6 +95,7 @@ def test_threads_share_a_prepared_write(handles: np.ndarray) -> None:
         # Nobody else's values got into what this thread still holds.
         for data, value in kept:
             decoded = codec.decode_write_request(data)
+            assert decoded is not None
             assert (decoded.value == value).all()
 
     together(work)
