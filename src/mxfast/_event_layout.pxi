@@ -68,7 +68,6 @@ cdef extern from *:
     static void mxf_other_number(
         const mxf_event_layout *layout, const uint8_t *p, int64_t *payload, double *value)
     {
-        uint64_t bits = mxf_field_at(p, &layout->number);
         float single;
         switch (layout->number_type) {
         case 'f':
@@ -76,9 +75,9 @@ cdef extern from *:
             *value = single;
             *payload = mxf_bits_of(single);
             return;
-        case 'i': *payload = (int32_t) bits; break;
-        case 'l': *payload = (int64_t) bits; break;
-        case '?': *payload = bits != 0; break;
+        case 'i': *payload = (int32_t) mxf_field_at(p, &layout->number); break;
+        case 'l': *payload = (int64_t) mxf_field_at(p, &layout->number); break;
+        case '?': *payload = mxf_field_at(p, &layout->number) != 0; break;
         default: *payload = 0; *value = MXF_NAN; return;
         }
         *value = (double) *payload;
@@ -300,7 +299,6 @@ cdef void layouts_learn(
     free_varint(layout.mask, size, &row.gateway.nanos_mark, data, &layout.gateway_nanos)
     if row.worker.nanos_mark.size <= 8:
         free_varint(layout.mask, size, &row.worker.nanos_mark, data, &unread)
-    layout.number.mask = 0
     if kind == KIND_DOUBLE or kind == KIND_FLOAT:
         layout.float_at = cell.number.at - data
         memset(layout.mask + layout.float_at, 0, cell.number.size)
