@@ -14,6 +14,7 @@
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from mxfast.batch import EventBatch
 from mxfast.channel import create_channel
 from mxfast.client import GatewayClient
 from mxfast.codec import DecodeError, EncodeError, ValueKind
@@ -31,7 +32,7 @@ from mxfast.errors import (
     MxGatewayTransportError,
     MxGatewayWorkerError,
 )
-from mxfast.events import EventBatch, EventStream
+from mxfast.events import EventStream
 from mxfast.galaxy import GalaxyNode, GalaxyRepositoryClient
 from mxfast.options import MAX_BULK_ITEMS, ClientOptions
 from mxfast.session import Session

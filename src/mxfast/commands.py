@@ -1,5 +1,6 @@
 """How a session's commands are sent, and what each is answered with."""
 
+import asyncio
 import itertools
 import operator
 import secrets
@@ -18,7 +19,7 @@ from mxfast.errors import (
     parse,
 )
 from mxfast.options import ClientOptions
-from mxfast.transport import Transport
+from mxfast.transport import MessageStream, Transport, attached
 
 _INVOKE = GATEWAY_METHODS["Invoke"]
 
@@ -95,6 +96,7 @@ class CommandSender:
         prefix = secrets.token_hex(4)
         counter = itertools.count(1)
         self.next_correlation_id: Callable[[], str] = lambda: f"{prefix}-{next(counter)}"
+        self._attaching: asyncio.Task[None] | None = None
 
     def require_open(self, operation: str) -> None:
         """Raise where the session is closed.
@@ -106,6 +108,24 @@ class CommandSender:
         """
         if self.closed:
             raise MxGatewaySessionError(f"session {self.session_id} is closed", operation=operation)
+
+    def attach(self, stream: MessageStream) -> None:
+        """Note that an event stream was opened, for which later commands wait."""
+        self._attaching = asyncio.create_task(
+            attached(stream.opened()), name="mxfast stream attaching"
+        )
+
+    async def attached(self) -> None:
+        """Wait, for a bounded time, until the event stream opened last is attached.
+
+        The gateway works on calls of one connection side by side: without this a command
+        could overtake the stream, and its events would be missed.
+        """
+        attaching = self._attaching
+        if attaching is not None:
+            await asyncio.wait([attaching])
+            if self._attaching is attaching:
+                self._attaching = None
 
     async def send(
         self,
@@ -119,6 +139,7 @@ class CommandSender:
         Only the protocol status is checked.
         """
         self.require_open(operation)
+        await self.attached()
         request = pb.MxCommandRequest(
             session_id=self.session_id,
             client_correlation_id=correlation_id or self.next_correlation_id(),

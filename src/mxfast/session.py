@@ -12,9 +12,11 @@ from mxfast.commands import CommandSender
 from mxfast.contract import GATEWAY_METHODS
 from mxfast.contract import mxaccess_gateway as pb
 from mxfast.errors import MxGatewayError, MxGatewaySessionError, check_mxaccess, check_protocol
-from mxfast.events import EventStream, Overflow
+from mxfast.event_queue import EventQueue, Overflow
+from mxfast.events import EventStream
 from mxfast.mxaccess import MxAccessCommands
 from mxfast.options import ClientOptions
+from mxfast.reader import EventReader
 from mxfast.streams import MessageIterator, open_stream
 from mxfast.transport import MessageStream, Transport, call
 from mxfast.write import ArrayWrite, Progress, WriteResult
@@ -129,6 +131,7 @@ class Session(MxAccessCommands):
             secured_by=secured_by,
             on_progress=on_progress,
         )
+        await self._commands.attached()
         return await write.run()
 
     def event_batches(
@@ -142,7 +145,8 @@ class Session(MxAccessCommands):
         """Open the event stream and return its events as columns, batch by batch.
 
         A task reads the stream as fast as it comes, however long the loop body takes. The
-        stream opens now, not with the first batch: call this before advising.
+        stream opens now, not with the first batch: call this before advising. Commands sent
+        after it wait until the gateway has attached the stream, half a second at most.
 
         Parameters
         ----------
@@ -159,6 +163,7 @@ class Session(MxAccessCommands):
             Events). ``"latest"``: of an item's data changes only the newest is kept, then
             the oldest go. ``"drop_oldest"``: the oldest go. ``"error"``: the stream ends
             with `MxGatewayOverflowError`. What was dropped is counted in ``dropped``.
+            A stream with several consumers (`EventStream.consumer`) cannot have ``"block"``.
 
         Returns
         -------
@@ -171,13 +176,9 @@ class Session(MxAccessCommands):
             An argument out of range.
         """
         self._commands.require_open("event_batches")
-        return EventStream(
-            lambda: self._open_stream(after_worker_sequence, "event_batches"),
-            after_worker_sequence=after_worker_sequence,
-            max_events=max_events,
-            max_delay=max_delay,
-            overflow=overflow,
-        )
+        queue = EventQueue(max_events, max_delay, overflow)
+        reader = EventReader(self._open_stream(after_worker_sequence, "event_batches"))
+        return EventStream(reader, queue, after_worker_sequence)
 
     def stream_events(self, after_worker_sequence: int = 0) -> MessageIterator[pb.MxEvent]:
         """Open the event stream and return its events as MxEvent messages, one by one.
@@ -201,7 +202,9 @@ class Session(MxAccessCommands):
     def _open_stream(self, after_worker_sequence: int, operation: str) -> MessageStream:
         after = in_range(after_worker_sequence, "after_worker_sequence", 0, 2**64 - 1)
         request = pb.StreamEventsRequest(session_id=self._session_id, after_worker_sequence=after)
-        return open_stream(self._transport, self._options, _STREAM_EVENTS, request, operation)
+        stream = open_stream(self._transport, self._options, _STREAM_EVENTS, request, operation)
+        self._commands.attach(stream)
+        return stream
 
     # ------------------------------------------------------------ the session itself
 
