@@ -440,10 +440,10 @@ async def test_error_comes_after_the_events_before_it(
 ) -> None:
     events = scripted_session.event_batches()
     feed.put(event(1), event(2))
-    feed.end(grpc.StatusCode.RESOURCE_EXHAUSTED)
+    feed.end(grpc.StatusCode.FAILED_PRECONDITION)
     await settled(events, ended)
     assert sequences([await anext(events)]) == [1, 2]
-    with pytest.raises(MxGatewaySessionError, match=r"event_batches: .*RESOURCE_EXHAUSTED"):
+    with pytest.raises(MxGatewaySessionError, match=r"event_batches: .*FAILED_PRECONDITION"):
         await anext(events)
     with pytest.raises(StopAsyncIteration):
         await anext(events)

@@ -28,12 +28,14 @@ from mxfast.errors import (
     MxGatewayError,
     MxGatewayOverflowError,
     MxGatewaySessionError,
+    MxGatewaySessionLostError,
     MxGatewayTimeoutError,
     MxGatewayTransportError,
     MxGatewayWorkerError,
 )
 from mxfast.events import EventStream
 from mxfast.galaxy import GalaxyNode, GalaxyRepositoryClient
+from mxfast.handles import HandleChanges
 from mxfast.options import MAX_BULK_ITEMS, ClientOptions
 from mxfast.session import Session
 from mxfast.values import from_mx_value, to_mx_value
@@ -49,6 +51,7 @@ __all__ = [
     "GalaxyNode",
     "GalaxyRepositoryClient",
     "GatewayClient",
+    "HandleChanges",
     "MalformedReplyError",
     "MxAccessError",
     "MxGatewayAuthenticationError",
@@ -58,6 +61,7 @@ __all__ = [
     "MxGatewayError",
     "MxGatewayOverflowError",
     "MxGatewaySessionError",
+    "MxGatewaySessionLostError",
     "MxGatewayTimeoutError",
     "MxGatewayTransportError",
     "MxGatewayWorkerError",

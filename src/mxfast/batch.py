@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from mxfast.codec import EventColumns
 from mxfast.contract import mxaccess_gateway as pb
 from mxfast.errors import parse
+from mxfast.handles import HandleChanges
 
 __all__ = ["EventBatch"]
 
@@ -26,6 +27,7 @@ _COLUMNS = (
     "kind",
     "value",
     "ok",
+    "reread",
 )
 
 
@@ -54,7 +56,12 @@ class EventBatch:
         Events that this client dropped, by the overflow policy, since the batch before.
     gap : bool
         Whether events were lost on the gateway's side since the batch before: the sequence
-        jumps, or the gateway said so when the stream began. Such a batch may be empty.
+        jumps, the gateway said so when the stream was resumed, or there was nothing to
+        resume from. Such a batch may be empty. One loss may be told twice: with the values
+        that are read again, and with the first event after it.
+    rebuilt : HandleChanges or None
+        From this batch on the events are of a new session, with other handles: see
+        ``rebuild`` of `Session.event_batches`. None in all other batches.
     """
 
     __slots__ = (
@@ -67,6 +74,7 @@ class EventBatch:
         "kind",
         "ok",
         "quality",
+        "rebuilt",
         "server_handle",
         "source_timestamp",
         "value",
@@ -84,10 +92,18 @@ class EventBatch:
     value: NDArray[np.float64]
     ok: NDArray[np.bool_]
 
-    def __init__(self, columns: EventColumns, *, dropped: int = 0, gap: bool = False) -> None:
+    def __init__(
+        self,
+        columns: EventColumns,
+        *,
+        dropped: int = 0,
+        gap: bool = False,
+        rebuilt: HandleChanges | None = None,
+    ) -> None:
         self._columns = columns
         self.dropped = dropped
         self.gap = gap
+        self.rebuilt = rebuilt
         self.family = columns.family
         self.server_handle = columns.server_handle
         self.item_handle = columns.item_handle
@@ -98,6 +114,15 @@ class EventBatch:
         self.kind = columns.kind
         self.value = columns.value
         self.ok = columns.ok
+
+    @property
+    def reread(self) -> NDArray[np.bool_]:
+        """Which rows are no events, but current values read after a gap; shape (n,).
+
+        They have the family of a data change and, unlike all events, the worker sequence 0.
+        """
+        changes = self.family == pb.MX_EVENT_FAMILY_ON_DATA_CHANGE
+        return np.asarray(changes & (self.worker_sequence == 0))
 
     def values(self, kind: int) -> NDArray[Any]:
         """Return the values of the rows of one arm, in their own dtype.
@@ -125,10 +150,12 @@ class EventBatch:
     def __getitem__(self, index: SupportsIndex | slice) -> "pb.MxEvent | EventBatch":
         """Return an event as its MxEvent message, or a batch of some rows.
 
-        A slice keeps ``dropped`` and ``gap`` of the batch it is cut from.
+        A slice keeps ``dropped``, ``gap`` and ``rebuilt`` of the batch it is cut from.
         """
         if isinstance(index, slice):
-            return EventBatch(self._columns.slice(index), dropped=self.dropped, gap=self.gap)
+            return EventBatch(
+                self._columns.slice(index), dropped=self.dropped, gap=self.gap, rebuilt=self.rebuilt
+            )
         row = operator.index(index)
         if not -len(self) <= row < len(self):
             raise IndexError(f"row {row} of a batch of {len(self)} events")

@@ -11,6 +11,7 @@ from mxfast.checks import shown
 from mxfast.codec import DecodeError, EventColumns, decode_events
 from mxfast.contract import mxaccess_gateway as pb
 from mxfast.errors import MalformedReplyError, MxGatewayOverflowError
+from mxfast.handles import HandleChanges
 
 __all__ = ["EventQueue", "Overflow"]
 
@@ -52,6 +53,8 @@ class EventQueue:
         self.dropped_sequences = 0  # how many of the dropped have a sequence, and the first
         self.dropped_first: int | None = None
         self.gap = False
+        self.changes: HandleChanges | None = None
+        self.of_old_session = 0  # how many messages come before the changes
         self.waiter: asyncio.Future[None] | None = None
         self._room: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -102,6 +105,21 @@ class EventQueue:
         self.gap = True
         self.call()
 
+    def rebuilt(self, changes: HandleChanges) -> None:
+        """Have the next batch of another session tell what the handles became."""
+        if self.changes is not None:
+            changes = self.changes.then(changes)
+        self.changes = changes
+        self.of_old_session = len(self.messages)
+        self.mark_gap()
+
+    def take_changes(self) -> HandleChanges | None:
+        """Return the handles' changes, once, when all before them was taken."""
+        if self.of_old_session:
+            return None
+        changes, self.changes = self.changes, None
+        return changes
+
     def end(self, error: Exception | None) -> None:
         """Note that nothing more will come, and why; only the first end counts."""
         if self.ended:
@@ -121,8 +139,9 @@ class EventQueue:
         """Return the messages of the next batch."""
         if self.overflow in ("latest", "drop_oldest"):
             self.trim()
-        taken = self.messages[: self.max_events]
-        self.messages = self.messages[self.max_events :]
+        count = min(self.of_old_session or self.max_events, self.max_events)
+        taken, self.messages = self.messages[:count], self.messages[count:]
+        self.of_old_session = max(self.of_old_session - count, 0)
         self.due = self.ended or bool(self.messages)
         self._stop_timer()
         if self._room is not None and not self._room.done():
@@ -143,6 +162,7 @@ class EventQueue:
         dropped = [self.messages[index] for index in np.flatnonzero(~keep).tolist()]
         columns = decode_events(dropped)  # before anything changes: one may be unreadable
         self.messages = [self.messages[index] for index in np.flatnonzero(keep).tolist()]
+        self.of_old_session = int(keep[: self.of_old_session].sum())
         self.gap = self.gap or bool(columns.gaps)
         self.dropped += len(dropped) - len(columns.gaps)
         self.dropped_sequences += count_sequences(columns)

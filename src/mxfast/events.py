@@ -8,6 +8,7 @@ from typing import Self
 from mxfast.batch import EventBatch
 from mxfast.codec import DecodeError, EventColumns, decode_events
 from mxfast.event_queue import EventQueue, Overflow, count_sequences, readable_part
+from mxfast.handles import HandleChanges
 from mxfast.reader import EventReader
 from mxfast.transport import call_soon_from_any_thread
 
@@ -81,9 +82,10 @@ class EventStream(AsyncIterator[EventBatch]):
             if not queue.due:
                 await self._wait()
                 continue
+            changes = queue.take_changes()
             messages = self._take()
-            if messages or queue.gap:
-                batch = self._batch(messages)
+            if messages or queue.gap or changes is not None:
+                batch = self._batch(messages, changes)
                 if len(batch) or batch.gap or batch.dropped:
                     return batch
             elif queue.ended:
@@ -115,7 +117,7 @@ class EventStream(AsyncIterator[EventBatch]):
             messages, self._queue.messages = self._queue.messages, []
             return messages
 
-    def _batch(self, messages: list[bytes]) -> EventBatch:
+    def _batch(self, messages: list[bytes], changes: HandleChanges | None) -> EventBatch:
         queue = self._queue
         try:
             columns = decode_events(messages)
@@ -125,7 +127,8 @@ class EventStream(AsyncIterator[EventBatch]):
             self._reader.leave(queue)
             queue.error = error
         gap = self._sequence_jumps(columns) or queue.gap or bool(columns.gaps)
-        batch = EventBatch(columns, dropped=queue.dropped, gap=gap)
+        gap = gap or changes is not None
+        batch = EventBatch(columns, dropped=queue.dropped, gap=gap, rebuilt=changes)
         queue.gap = False
         queue.dropped = 0
         return batch
