@@ -4,7 +4,7 @@ import asyncio
 import importlib
 import operator
 from collections.abc import AsyncIterator, Callable, Iterator
-from typing import Any, Literal, Self, SupportsIndex, overload
+from typing import Any, Literal, Protocol, Self, SupportsIndex, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -158,6 +158,19 @@ class EventBatch:
         return f"<EventBatch of {len(self)} events{lost}{', gap' if self.gap else ''}>"
 
 
+class Listener(Protocol):
+    """Hears what a stream's reader reads, before the user does and without taking it."""
+
+    urgent: bool
+    """Whether the reader goes on although as many events wait for the user as may."""
+
+    def hear(self, messages: list[bytes]) -> None:
+        """Take note of messages that have just come."""
+
+    def ended(self) -> None:
+        """Take note that no more will come."""
+
+
 class _Queue:
     """What the reader task and the user's iterator share. The task knows nothing else,
     so that an iterator nobody holds any more is collected and takes the task with it.
@@ -179,6 +192,7 @@ class _Queue:
         self.dropped_first: int | None = None
         self.gap = False
         self.waiter: asyncio.Future[None] | None = None
+        self.listener: Listener | None = None
         self._room: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()
@@ -187,6 +201,8 @@ class _Queue:
         """Move messages from the stream to the queue until the stream ends."""
         try:
             async for arrived in self.stream:
+                if self.listener is not None:
+                    self.listener.hear(arrived)
                 messages = self.messages
                 if not messages:
                     self._start_timer()
@@ -229,9 +245,13 @@ class _Queue:
             self._timer = None
         if self.messages:
             self.due = True
+        self.look_for_room()
+        return taken
+
+    def look_for_room(self) -> None:
+        """Let a reader that waits for room see whether it may go on."""
         if self._room is not None and not self._room.done():
             self._room.set_result(None)
-        return taken
 
     def trim(self) -> None:
         """Drop what is more than ``max_events``, and count it."""
@@ -275,6 +295,8 @@ class _Queue:
 
     async def _wait_for_room(self) -> None:
         while len(self.messages) >= self.max_events:
+            if self.listener is not None and self.listener.urgent:
+                return
             self._room = self._loop.create_future()
             try:
                 await self._room
@@ -311,6 +333,18 @@ class EventStream(AsyncIterator[EventBatch]):
         self._task = asyncio.create_task(self._queue.drain(), name="mxfast event reader")
         self._loop = asyncio.get_running_loop()
         self._closed = False
+
+    def listen(self, listener: Listener) -> Callable[[], None]:
+        """Have a listener hear all that is read from now on.
+
+        Returns
+        -------
+        callable
+            To be called when the listener has become urgent.
+        """
+        self._queue.listener = listener
+        self._task.add_done_callback(lambda _: listener.ended())
+        return self._queue.look_for_room
 
     def __aiter__(self) -> Self:
         return self
