@@ -541,6 +541,69 @@ async def test_client_that_closes_ends_the_stream_with_an_error(
 # ---------------------------------------------------------------- message by message
 
 
+class Heard:
+    """A listener that keeps what it hears."""
+
+    def __init__(self) -> None:
+        self.urgent = False
+        self.messages: list[bytes] = []
+        self.has_ended = asyncio.Event()
+
+    def hear(self, messages: list[bytes]) -> None:
+        self.messages += messages
+
+    def ended(self) -> None:
+        self.has_ended.set()
+
+
+@pytest.mark.parametrize("overflow", ["block", "latest", "drop_oldest"])
+async def test_a_listener_hears_all_and_takes_nothing(
+    scripted_session: Session, feed: Feed, overflow: Any
+) -> None:
+    stream = scripted_session.event_batches(max_events=100, max_delay=0, overflow=overflow)
+    heard = Heard()
+    stream.listen(heard)
+    sent = [event(n) for n in range(1, 6)]
+    feed.put(*sent)
+    feed.end()
+    batches = [batch async for batch in stream]
+    assert sequences(batches) == [1, 2, 3, 4, 5]
+    assert heard.messages == sent
+    async with asyncio.timeout(10):
+        await heard.has_ended.wait()
+
+
+@pytest.mark.parametrize("before_it_ran", [True, False])
+async def test_a_listener_is_told_when_the_stream_is_closed(
+    scripted_session: Session, feed: Feed, before_it_ran: bool
+) -> None:
+    stream, heard = scripted_session.event_batches(), Heard()
+    stream.listen(heard)
+    if not before_it_ran:
+        feed.put(event(1))
+        await settled(stream, waiting(1))
+    assert not heard.has_ended.is_set()
+    await stream.aclose()
+    async with asyncio.timeout(10):
+        await heard.has_ended.wait()
+
+
+async def test_an_urgent_listener_keeps_a_full_stream_going(
+    scripted_session: Session, feed: Feed
+) -> None:
+    async with scripted_session.event_batches(max_events=2, max_delay=0) as stream:
+        heard = Heard()
+        look = stream.listen(heard)
+        feed.put(*(event(n) for n in range(1, 7)))
+        await settled(stream, waiting(2))
+        assert len(heard.messages) == 2
+        heard.urgent = True
+        look()
+        await settled(stream, waiting(6))
+        assert len(heard.messages) == 6
+        assert sequences([await anext(stream) for _ in range(3)]) == [1, 2, 3, 4, 5, 6]
+
+
 async def test_stream_events(scripted_session: Session, feed: Feed) -> None:
     feed.put(sentinel(3, 9), event(9), event(10, value="text"))
     feed.end(grpc.StatusCode.ABORTED)

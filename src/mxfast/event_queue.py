@@ -2,7 +2,7 @@
 
 import asyncio
 import operator
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,12 +13,25 @@ from mxfast.contract import mxaccess_gateway as pb
 from mxfast.errors import MalformedReplyError, MxGatewayOverflowError
 from mxfast.handles import HandleChanges
 
-__all__ = ["EventQueue", "Overflow"]
+__all__ = ["EventQueue", "Listener", "Overflow"]
 
 Overflow = Literal["block", "latest", "drop_oldest", "error"]
 
 OPERATION = "event_batches"
 _POLICIES = ("block", "latest", "drop_oldest", "error")
+
+
+class Listener(Protocol):
+    """Hears what a stream's reader reads, before the user does and without taking it."""
+
+    urgent: bool
+    """Whether the reader goes on although as many events wait for the user as may."""
+
+    def hear(self, messages: list[bytes]) -> None:
+        """Take note of messages that have just come."""
+
+    def ended(self) -> None:
+        """Take note that no more will come."""
 
 
 class EventQueue:
@@ -68,8 +81,10 @@ class EventQueue:
         messages += arrived
         return len(messages) >= self.max_events
 
-    async def make_room(self) -> None:
+    async def make_room(self, listener: Listener | None) -> None:
         """Do what the overflow policy asks for, now that the queue is full.
+
+        While the listener is urgent, ``"block"`` blocks nothing.
 
         Raises
         ------
@@ -80,7 +95,7 @@ class EventQueue:
         """
         self.call()
         if self.overflow == "block":
-            while len(self.messages) >= self.max_events:
+            while len(self.messages) >= self.max_events and not (listener and listener.urgent):
                 self._room = self._loop.create_future()
                 try:
                     await self._room
@@ -144,9 +159,13 @@ class EventQueue:
         self.of_old_session = max(self.of_old_session - count, 0)
         self.due = self.ended or bool(self.messages)
         self._stop_timer()
+        self.look_for_room()
+        return taken
+
+    def look_for_room(self) -> None:
+        """Let a reader that waits for room see whether it may go on."""
         if self._room is not None and not self._room.done():
             self._room.set_result(None)
-        return taken
 
     def trim(self) -> None:
         """Drop what is more than ``max_events``, and count it."""

@@ -1,13 +1,13 @@
 """Events as columns: a task drains the stream, the user takes what has gathered."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from functools import partial
 from typing import Self
 
 from mxfast.batch import EventBatch
 from mxfast.codec import DecodeError, EventColumns, decode_events
-from mxfast.event_queue import EventQueue, Overflow, count_sequences, readable_part
+from mxfast.event_queue import EventQueue, Listener, Overflow, count_sequences, readable_part
 from mxfast.handles import HandleChanges
 from mxfast.reader import EventReader
 from mxfast.transport import call_soon_from_any_thread
@@ -59,6 +59,16 @@ class EventStream(AsyncIterator[EventBatch]):
             would hold up all the others.
         """
         return EventStream(self._reader, EventQueue(max_events, max_delay, overflow), 0)
+
+    def listen(self, listener: Listener) -> Callable[[], None]:
+        """Have a listener hear all that is read from now on.
+
+        Returns
+        -------
+        callable
+            To be called when the listener has become urgent.
+        """
+        return self._reader.listen(listener)
 
     def __aiter__(self) -> Self:
         return self

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections.abc import Callable
 
 from mxfast.codec import DecodeError, decode_events
 from mxfast.commands import CommandSender
@@ -11,7 +12,7 @@ from mxfast.errors import (
     MxGatewaySessionLostError,
     MxGatewayTimeoutError,
 )
-from mxfast.event_queue import EventQueue
+from mxfast.event_queue import EventQueue, Listener
 from mxfast.recovery import SessionLink, breaks_off, is_lost, open_events, pause_before
 from mxfast.transport import attached
 
@@ -44,6 +45,7 @@ class EventReader:
         self._resume = resume
         self._rebuild = rebuild
         self._queues: tuple[EventQueue, ...] = ()
+        self._listener: Listener | None = None
         self._error: Exception | None = None
         self._after = after_worker_sequence
         # Until the first event with a sequence it is not known whether some are missing.
@@ -80,6 +82,16 @@ class EventReader:
         if not self._queues:
             self.task.cancel()
 
+    def listen(self, listener: Listener) -> Callable[[], None]:
+        """Have a listener hear all that comes; see `EventStream.listen`."""
+        self._listener = listener
+        self.task.add_done_callback(lambda _: listener.ended())
+        return self._look_for_room
+
+    def _look_for_room(self) -> None:
+        for queue in self._queues:
+            queue.look_for_room()
+
     async def _run(self) -> None:
         try:
             while True:
@@ -110,13 +122,16 @@ class EventReader:
             self._lost_unseen = False
         async for arrived in self._stream:
             self._last = arrived
-            await self._deliver(await self._continued(arrived) if self._continuing else arrived)
+            messages = await self._continued(arrived) if self._continuing else arrived
+            if self._listener is not None:
+                self._listener.hear(messages)
+            await self._deliver(messages)
 
     async def _deliver(self, messages: list[bytes]) -> None:
         for queue in self._queues:
             if queue.put(messages):
                 try:
-                    await queue.make_room()
+                    await queue.make_room(self._listener)
                 except MxGatewayError as error:
                     # The consumer's own matter: what is for the others goes on.
                     queue.end(error)
