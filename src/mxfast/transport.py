@@ -219,9 +219,11 @@ class GrpcStream:
 
     async def __anext__(self) -> list[bytes]:
         """Return the next message, in a list of one: grpc.aio hands them over singly."""
-        # read() stands alone: a timeout around it would cancel the call.
+        # read() stands alone: a timeout around it would cancel the call. Whatever ends the
+        # stream also cancels its call.
+        message: object = None
         try:
-            message = await self._read()
+            message = await self._call.read()
         except _GRPC_ERRORS as error:
             failure = self._transport.error(error, self._method, self._operation, stream=True)
         except asyncio.CancelledError:
@@ -234,6 +236,9 @@ class GrpcStream:
             if message is grpc.aio.EOF:
                 raise StopAsyncIteration
             return [cast(bytes, message)]
+        finally:
+            if not isinstance(message, bytes):
+                self._call.cancel()
         raise failure
 
     def opened(self) -> Awaitable[object]:
@@ -242,16 +247,6 @@ class GrpcStream:
         It refers to the call alone, so that a stream that is waited for may be forgotten.
         """
         return self._call.initial_metadata()
-
-    async def _read(self) -> object:
-        """Read; whatever ends the stream also cancels its call."""
-        message: object = None
-        try:
-            message = await self._call.read()
-        finally:
-            if not isinstance(message, bytes):
-                self._call.cancel()
-        return message
 
     async def aclose(self) -> None:
         """End the stream and cancel its call; harmless when it has ended."""
