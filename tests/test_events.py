@@ -1,6 +1,5 @@
 import asyncio
 import gc
-import importlib.util
 from typing import Any
 
 import grpc
@@ -168,21 +167,6 @@ def test_slices(batch: EventBatch, rows: slice) -> None:
 
 def test_batch_repr(batch: EventBatch) -> None:
     assert repr(batch) == "<EventBatch of 8 events, 3 dropped, gap>"
-
-
-@pytest.mark.skipif(not importlib.util.find_spec("pandas"), reason="pandas is an extra")
-def test_to_pandas(batch: EventBatch) -> None:
-    frame = batch.to_pandas()
-    assert frame["item_handle"].tolist() == list(range(10, 18))
-    assert frame["value"].iloc[0] == 1.5
-    assert len(frame) == 8
-
-
-@pytest.mark.skipif(not importlib.util.find_spec("pyarrow"), reason="pyarrow is an extra")
-def test_to_arrow(batch: EventBatch) -> None:
-    table = batch.to_arrow()
-    assert table.num_rows == 8
-    assert table["item_handle"].to_pylist() == list(range(10, 18))
 
 
 # ---------------------------------------------------------------- batching

@@ -166,14 +166,27 @@ class EventBatch:
         return (self[row] for row in range(len(self)))
 
     def to_pandas(self) -> Any:
-        """Return the columns as a pandas.DataFrame; needs pandas."""
+        """Return the columns as a pandas.DataFrame, without a copy; needs pandas.
+
+        Times are UTC and have no zone, as in the batch.
+        """
         pandas = importlib.import_module("pandas")
         return pandas.DataFrame({name: getattr(self, name) for name in _COLUMNS}, copy=False)
 
     def to_arrow(self) -> Any:
-        """Return the columns as a pyarrow.Table; needs pyarrow."""
+        """Return the columns as a pyarrow.Table; needs pyarrow.
+
+        Only the columns of bool are copied, since Arrow packs them to bits. Times are UTC
+        and have no zone, as in the batch; NaT is null. ``value`` stays NaN where it is.
+        """
         pyarrow = importlib.import_module("pyarrow")
-        return pyarrow.table({name: pyarrow.array(getattr(self, name)) for name in _COLUMNS})
+        return pyarrow.table(
+            {
+                name: pyarrow.array(column, from_pandas=column.dtype.kind == "M")
+                for name in _COLUMNS
+                for column in [getattr(self, name)]
+            }
+        )
 
     def __repr__(self) -> str:
         lost = f", {self.dropped} dropped" if self.dropped else ""
