@@ -1,6 +1,7 @@
 """A session with the gateway: MXAccess's commands, arrays of values, and events."""
 
 import asyncio
+from collections.abc import Iterable
 from typing import Self
 
 import grpc
@@ -13,9 +14,11 @@ from mxfast.contract import GATEWAY_METHODS
 from mxfast.contract import mxaccess_gateway as pb
 from mxfast.errors import MxGatewayError, MxGatewaySessionError, check_mxaccess, check_protocol
 from mxfast.events import EventStream, Overflow
+from mxfast.items import HandlesByTag, Items, resolved
 from mxfast.mxaccess import MxAccessCommands
 from mxfast.options import ClientOptions
 from mxfast.streams import MessageIterator, open_stream
+from mxfast.tags import ReadResult, checked_tags, read, subscribe
 from mxfast.transport import MessageStream, Transport, call
 from mxfast.write import ArrayWrite, Progress, WriteResult
 
@@ -53,6 +56,7 @@ class Session(MxAccessCommands):
         self._options = options
         self._session_id = session_id
         self._closing: asyncio.Task[None] | None = None
+        self._handles_by_tag = HandlesByTag(self._commands)
 
     @property
     def session_id(self) -> str:
@@ -61,10 +65,81 @@ class Session(MxAccessCommands):
 
     # ------------------------------------------------------------ arrays and events
 
+    async def subscribe(self, server_handle: int, tags: Iterable[str]) -> Items:
+        """Add and advise tags, any number of them.
+
+        Open the event stream first: values published before it are lost (contract notes,
+        Events). All tags are checked before anything is sent. Requests are split at
+        ``max_bulk_items`` and ``max_message_bytes`` and go one after another.
+
+        Parameters
+        ----------
+        server_handle : int
+            From `register`.
+        tags : iterable of str, shape (n,)
+            A list, an array or a column; each tag once.
+
+        Returns
+        -------
+        Items
+            A row for each tag. A refused one raises nothing: it is in ``failed`` with its
+            reason, its handle is 0, and `Items.raise_for_failure` raises for it. With n = 0
+            nothing is sent.
+
+        Raises
+        ------
+        TypeError, ValueError
+            A single str, or a tag that is no str, empty, too long or there twice; names its
+            index. Nothing was sent.
+        MxGatewayError
+            A request failed. Nothing more was sent, and the exception's ``result`` has the
+            `Items` with what was subscribed until then. So has a CancelledError's.
+        """
+        server = integer(server_handle, "server_handle")
+        checked = checked_tags(tags, self._options.max_message_bytes, unique=True)
+        return await subscribe(self._commands, server, checked)
+
+    async def read_array(
+        self, server_handle: int, tags: Iterable[str] | Items, *, timeout_ms: int = 0
+    ) -> ReadResult:
+        """Read tags, any number of them, into columns.
+
+        The gateway answers with the last value where a tag is advised; any other it adds,
+        advises, waits for and removes again, one after another (contract notes, Commands):
+        subscribe what is read often. Requests are split as for `subscribe`.
+
+        Parameters
+        ----------
+        server_handle : int
+            From `register`.
+        tags : iterable of str, or Items, shape (n,)
+            A tag may be there more than once.
+        timeout_ms : int, default 0
+            Milliseconds that the tags of a request that are not advised may take; 0 for the
+            worker's default.
+
+        Returns
+        -------
+        ReadResult
+            A row for each tag. One that cannot be read raises nothing: it is in ``errors``,
+            and `ReadResult.raise_for_failure` raises for it. With n = 0 nothing is sent.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As for `subscribe`, or ``timeout_ms`` out of range. Nothing was sent.
+        MxGatewayError
+            A request failed.
+        """
+        server = integer(server_handle, "server_handle")
+        wait = in_range(timeout_ms, "timeout_ms", 0, 2**32 - 1)
+        checked = checked_tags(tags, self._options.max_message_bytes, unique=False)
+        return await read(self._commands, server, checked, wait)
+
     async def write_array(
         self,
         server_handle: int,
-        item_handles: ArrayLike,
+        item_handles: ArrayLike | Items,
         values: ArrayLike,
         *,
         timestamps: ArrayLike | None = None,
@@ -83,8 +158,9 @@ class Session(MxAccessCommands):
         ----------
         server_handle : int
             From `register`.
-        item_handles : array of int, shape (n,)
-            An item may appear more than once.
+        item_handles : array of int, Items, or array of str, shape (n,)
+            Handles, the `Items` of `subscribe`, or tags that this session has added. An item
+            may appear more than once.
         values : array, shape (n,)
             bool, integers or finite floats.
         timestamps : array of datetime64, shape (n,), optional
@@ -104,8 +180,9 @@ class Session(MxAccessCommands):
         Raises
         ------
         TypeError, ValueError
-            A wrong dtype, shape or length, or an element that cannot be written, in which
-            case it is an `EncodeError` with ``index`` and ``value``. Nothing was sent.
+            A wrong dtype, shape or length, a tag or an item without a handle, or an element
+            that cannot be written, in which case it is an `EncodeError` with ``index`` and
+            ``value``. Nothing was sent.
         MxGatewayError
             A request failed. Nothing more was sent, what was under way was waited for, and
             the exception's ``result`` has an outcome for every value.
@@ -122,7 +199,7 @@ class Session(MxAccessCommands):
             next_correlation_id=self._commands.next_correlation_id,
             tag_of=lambda item: self._commands.tags.get((server, item)),
             server_handle=server,
-            item_handles=item_handles,
+            item_handles=resolved(item_handles, server, self._handles_by_tag),
             values=values,
             timestamps=timestamps,
             user_id=user_id,
