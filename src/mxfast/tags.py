@@ -1,6 +1,7 @@
 """Bulk commands that name tags, of any number: subscribing, and reading into columns."""
 
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from itertools import compress, repeat
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -215,9 +216,10 @@ def _check_text(index: int, tag: object) -> None:
 async def subscribe(sender: CommandSender, server_handle: int, tags: list[str]) -> Items:
     """Add and advise tags; see `Session.subscribe`."""
     handles = np.zeros(len(tags), np.int32)
-    failed = dict.fromkeys(tags, "not answered")
+    failed: dict[str, str] = {}
     column = np.empty(len(tags), object)
     column[:] = tags
+    answered = 0
     try:
         async for start, reply in _exchange(
             sender, commands.SUBSCRIBE_BULK, server_handle, tags, decode_subscribe_reply
@@ -225,14 +227,14 @@ async def subscribe(sender: CommandSender, server_handle: int, tags: list[str]) 
             for row in np.flatnonzero(~reply.was_successful).tolist():
                 said = sender.transport.redact(reply.error_message(row))
                 failed[tags[start + row]] = said or "refused without a reason"
-            rows = slice(start, start + len(reply))
-            handles[rows] = np.where(reply.was_successful, reply.item_handle, 0)
-            for tag, handle in zip(tags[rows], handles[rows].tolist(), strict=True):
-                if handle:
-                    sender.tags[server_handle, handle] = tag
-                    del failed[tag]
+            answered = start + len(reply)
+            handles[start:answered] = np.where(reply.was_successful, reply.item_handle, 0)
+            there = compress(tags[start:answered], reply.was_successful.tolist())
+            keys = zip(repeat(server_handle), reply.item_handle[reply.was_successful].tolist())
+            sender.tags.update(zip(keys, there, strict=True))
     except BaseException as error:
         # What was subscribed until then is not lost; also on a CancelledError.
+        failed.update(dict.fromkeys(tags[answered:], "not answered"))
         error.result = Items(Binding(server_handle, column, handles, failed))  # type: ignore[attr-defined]
         raise
     return Items(Binding(server_handle, column, handles, failed))
