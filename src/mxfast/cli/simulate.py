@@ -2,12 +2,12 @@
 
 import asyncio
 import signal
+from dataclasses import replace
 
 import click
 
 from mxfast.cli.output import run
 from mxfast.simulator import SimulatedGateway
-from mxfast.simulator.process import GatewayOptions
 
 
 @click.command()
@@ -37,10 +37,10 @@ def simulate(host: str, port: int, update_interval: float, no_auth: bool) -> Non
     Example:
       mxfast simulate --port 5120
     """
-    options: GatewayOptions = {"host": host, "port": port, "update_interval": update_interval}
+    gateway = SimulatedGateway(host=host, port=port, update_interval=update_interval)
     if no_auth:
-        options["api_keys"] = None
-    run(serve(SimulatedGateway(**options)))
+        gateway = replace(gateway, api_keys=None)
+    run(serve(gateway))
 
 
 async def serve(gateway: SimulatedGateway) -> None:

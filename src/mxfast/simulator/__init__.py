@@ -19,7 +19,14 @@ in these ways:
 """
 
 from mxfast.simulator.access import DEFAULT_API_KEY, SCOPES
+from mxfast.simulator.clock import VirtualClock
 from mxfast.simulator.process import SimulatedGatewayProcess
 from mxfast.simulator.server import SimulatedGateway
 
-__all__ = ["DEFAULT_API_KEY", "SCOPES", "SimulatedGateway", "SimulatedGatewayProcess"]
+__all__ = [
+    "DEFAULT_API_KEY",
+    "SCOPES",
+    "SimulatedGateway",
+    "SimulatedGatewayProcess",
+    "VirtualClock",
+]

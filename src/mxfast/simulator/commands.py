@@ -1,7 +1,6 @@
 """The commands of Invoke, apart from bulk writes, which have a way of their own."""
 
 import os
-import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -208,13 +207,13 @@ def _archestra_user_to_id(
 
 def _write(session: Session, command: pb.MxCommand, reply: pb.MxCommandReply) -> None:
     asked = command.write
-    session.write_item(asked.server_handle, asked.item_handle, asked.value, time.time_ns())
+    session.write_item(asked.server_handle, asked.item_handle, asked.value, session.clock.time_ns())
     _succeed(reply)
 
 
 def _write2(session: Session, command: pb.MxCommand, reply: pb.MxCommandReply) -> None:
     asked = command.write2
-    source_ns = _source_ns(asked.timestamp_value)
+    source_ns = _source_ns(session, asked.timestamp_value)
     session.write_item(asked.server_handle, asked.item_handle, asked.value, source_ns)
     _succeed(reply)
 
@@ -222,24 +221,26 @@ def _write2(session: Session, command: pb.MxCommand, reply: pb.MxCommandReply) -
 def _write_secured(session: Session, command: pb.MxCommand, reply: pb.MxCommandReply) -> None:
     asked = command.write_secured
     by = (asked.current_user_id, asked.verifier_user_id)
-    session.write_item(asked.server_handle, asked.item_handle, asked.value, time.time_ns(), by=by)
+    session.write_item(
+        asked.server_handle, asked.item_handle, asked.value, session.clock.time_ns(), by=by
+    )
     _succeed(reply)
 
 
 def _write_secured2(session: Session, command: pb.MxCommand, reply: pb.MxCommandReply) -> None:
     asked = command.write_secured2
     by = (asked.current_user_id, asked.verifier_user_id)
-    source_ns = _source_ns(asked.timestamp_value)
+    source_ns = _source_ns(session, asked.timestamp_value)
     session.write_item(asked.server_handle, asked.item_handle, asked.value, source_ns, by=by)
     _succeed(reply)
 
 
-def _source_ns(value: pb.MxValue) -> int:
+def _source_ns(session: Session, value: pb.MxValue) -> int:
     """Return the time a write names; one that names none is as of now."""
     ns = None
     if value.WhichOneof("kind") == "timestamp_value":
         ns = timestamp_ns(value.timestamp_value)
-    return time.time_ns() if ns is None else ns
+    return session.clock.time_ns() if ns is None else ns
 
 
 # Many items

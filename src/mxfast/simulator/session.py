@@ -1,6 +1,5 @@
 """A session: its handles, its writes and its data changes."""
 
-import time
 import uuid
 from collections.abc import Callable, Iterator
 
@@ -11,6 +10,7 @@ from mxfast.codec import WriteRequest, encode_write_reply
 from mxfast.contract import mxaccess_gateway as pb
 from mxfast.simulator import status
 from mxfast.simulator.buffers import Buffers, Sample
+from mxfast.simulator.clock import Clock
 from mxfast.simulator.events import EventLog, Subscriber
 from mxfast.simulator.items import ItemTable
 from mxfast.simulator.tags import TagDatabase
@@ -43,15 +43,24 @@ class Session:
         Events a subscriber's queue holds.
     users : Users
         The galaxy's users.
+    clock : Clock
+        The gateway's time.
     """
 
     def __init__(
-        self, database: TagDatabase, *, per_write: bool, event_queue_capacity: int, users: Users
+        self,
+        database: TagDatabase,
+        *,
+        per_write: bool,
+        event_queue_capacity: int,
+        users: Users,
+        clock: Clock,
     ) -> None:
         self.session_id = f"session-{uuid.uuid4().hex}"
         self.database = database
-        self.events = EventLog(self.session_id, event_queue_capacity, time.time_ns)
+        self.events = EventLog(self.session_id, event_queue_capacity, clock.time_ns)
         self.users = users
+        self.clock = clock
         self.worker_gone = False
         self._per_write = per_write
         self._buffers: Buffers | None = None
@@ -171,7 +180,7 @@ class Session:
         """
         server = request.server_handle
         items = request.item_handle.astype(np.intp)
-        values, failures = Values.from_request(request, time.time_ns())
+        values, failures = Values.from_request(request, self.clock.time_ns())
         owned = self._items.owned(server, items)
         self._refuse_unauthorised(request, np.flatnonzero(owned), failures)
         if not owned.all():
@@ -272,7 +281,7 @@ class Session:
             return
         self._flush_buffers()
         if self._behind_since is not None and self.events.subscriber is not None:
-            if time.monotonic() - self._behind_since > _EMPTY_WITHIN:
+            if self.clock.monotonic() - self._behind_since > _EMPTY_WITHIN:
                 self.events.overflow(self.events.subscriber)
         elif self._behind_since is not None or self._scanned_clock != self.database.clock:
             self._publish_all_changed()
@@ -299,7 +308,7 @@ class Session:
             if len(items) > 0:
                 self._resume_item = int(items[-1]) + 1
             if self._behind_since is None:
-                self._behind_since = time.monotonic()
+                self._behind_since = self.clock.monotonic()
         tags = self._items.tag[items]
         self._items.told[items] = self.database.version[tags]
         self._publish_values(items, self.database.values(tags))
@@ -330,7 +339,7 @@ class Session:
 
     def _buffers_of_session(self) -> Buffers:
         if self._buffers is None:
-            self._buffers = Buffers()
+            self._buffers = Buffers(self.clock)
             self.database.listeners.append(self._gather_write)
         return self._buffers
 
