@@ -69,6 +69,11 @@ class VirtualClock(Clock):
     start : float, default 1767225600
         Seconds since 1970 (UTC) at the beginning: 2026-01-01 unless told otherwise.
 
+    Attributes
+    ----------
+    waiting : int
+        How many calls wait for the clock.
+
     Examples
     --------
     >>> clock = VirtualClock()
@@ -80,6 +85,7 @@ class VirtualClock(Clock):
         self._ns = round(start * _NANOSECONDS)
         self._due: list[tuple[int, int, _Due]] = []
         self._count = itertools.count()
+        self.waiting = 0
 
     def time_ns(self) -> int:
         """Return the time, in nanoseconds since 1970 (UTC)."""
@@ -95,6 +101,23 @@ class VirtualClock(Clock):
         at = self._ns + max(round(seconds * _NANOSECONDS), 1)
         heapq.heappush(self._due, (at, next(self._count), due))
         return due
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait until the clock has been advanced so many seconds."""
+        woken = asyncio.Event()
+
+        def wake() -> None:
+            self.waiting -= 1
+            woken.set()
+
+        self.waiting += 1
+        timer = self.call_later(seconds, wake)
+        try:
+            await woken.wait()
+        finally:
+            if not woken.is_set():
+                self.waiting -= 1
+                timer.cancel()
 
     def advance(self, seconds: float) -> None:
         """Move the time, and do all that falls due in between, at its moment and in order.

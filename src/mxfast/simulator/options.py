@@ -7,6 +7,7 @@ from typing import Any, Literal, Self
 
 from mxfast.simulator.access import DEFAULT_API_KEY, SCOPES, Access
 from mxfast.simulator.clock import Clock
+from mxfast.simulator.faults import fault_from_text
 from mxfast.simulator.users import SECURITY_LEVELS, Security
 
 OverflowPolicy = Literal["FailFast", "DisconnectSubscriber"]
@@ -58,6 +59,29 @@ class GatewayOptions:
         Objects of the generated galaxy, areas included.
     galaxy_seed : int, default 0
         Seed of the galaxy: the same seed and size give the same one.
+    era : {3, 2, 1}
+        Which gateway: 1 is the one up to 2026-06-14, 2 that of the two days after it, 3 the
+        one since then.
+    max_event_subscribers : int, default 1
+        Event streams that a session may have, 8 at most; in era 1 it is one.
+    overflow_policy : {"FailFast", "DisconnectSubscriber"}
+        What a full event queue does: fault the session, unless it may have several
+        streams, or end the stream only.
+    lease : float, default 1800
+        Seconds without a unary call or an event stream after which a session is closed.
+    detach_grace : float, default 30
+        Seconds after its last event stream ended; 0 for ever. Era 1 has none.
+    max_pending_commands : int, default 128
+        Commands of a session that may be pending.
+    command_timeout : float, default 30
+        Seconds a command may take, where the session was opened without a timeout.
+    strict_writes : bool, default False
+        Whether an item takes a write only after its first data change, as on a plant.
+    initial_faults : iterable of str, optional
+        Faults to begin with, as :func:`mxfast.simulator.faults.fault_from_text` takes them.
+    fault_file : str, optional
+        A file that says which faults there are while the gateway runs; see
+        :class:`mxfast.simulator.fault_control.FaultFile`.
     clock : Clock, optional
         The time by which everything happens; a :class:`VirtualClock` goes on only when a
         test says so. A gateway in a child process takes none.
@@ -65,7 +89,8 @@ class GatewayOptions:
     Raises
     ------
     ValueError
-        For a number out of range, an unknown scope or another kind of security.
+        For a number out of range, an unknown scope, fault, era or policy, or another kind
+        of security.
     """
 
     host: str = "127.0.0.1"
@@ -83,6 +108,16 @@ class GatewayOptions:
     users: Mapping[str, str] | None = None
     galaxy_objects: int = 100
     galaxy_seed: int = 0
+    era: int = 3
+    max_event_subscribers: int = 1
+    overflow_policy: OverflowPolicy = "FailFast"
+    lease: float = 1800.0
+    detach_grace: float = 30.0
+    max_pending_commands: int = 128
+    command_timeout: float = 30.0
+    strict_writes: bool = False
+    initial_faults: Iterable[str] = ()
+    fault_file: str | None = None
     clock: Clock | None = None
 
     def __post_init__(self) -> None:
@@ -95,12 +130,34 @@ class GatewayOptions:
         Access(self.api_keys)
         if not 0 <= self.port <= 65535:
             raise ValueError(f"port is {self.port}, not 0 to 65535")
-        for name in ("update_interval",):
+        for name in ("update_interval", "lease", "detach_grace", "command_timeout"):
             if not 0 <= (seconds := getattr(self, name)) < _LONGEST:
                 raise ValueError(f"{name} is {seconds}, not a number of seconds")
-        for name in ("max_sessions", "max_message_bytes", "event_queue_capacity", "galaxy_objects"):
+        for name in (
+            "max_sessions",
+            "max_message_bytes",
+            "event_queue_capacity",
+            "max_event_subscribers",
+            "max_pending_commands",
+            "galaxy_objects",
+        ):
             if (number := getattr(self, name)) < 1:
                 raise ValueError(f"{name} is {number}, not 1 or more")
+        if self.max_event_subscribers > MOST_SUBSCRIBERS:
+            raise ValueError(
+                f"max_event_subscribers is {self.max_event_subscribers}, not 1 to "
+                f"{MOST_SUBSCRIBERS}"
+            )
+        if self.era not in ERAS:
+            raise ValueError(f"era is {self.era}, none of 1, 2 and 3")
+        if self.overflow_policy not in OVERFLOW_POLICIES:
+            raise ValueError(
+                f"overflow_policy is {self.overflow_policy!r}, neither of "
+                f"{' and '.join(OVERFLOW_POLICIES)}"
+            )
+        object.__setattr__(self, "initial_faults", tuple(self.initial_faults))
+        for text in self.initial_faults:
+            fault_from_text(text)
         wrong = sorted(set((self.secured_tags or {}).values()) - set(SECURITY_LEVELS))
         if wrong:
             raise ValueError(

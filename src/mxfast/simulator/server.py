@@ -1,21 +1,27 @@
 """The simulated gateway: its options, its server and its scan."""
 
 import logging
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
-from mxfast.simulator import galaxy_service, gateway_service
 from mxfast.simulator.access import Access
 from mxfast.simulator.alarms import Alarms
 from mxfast.simulator.clock import Clock, Timer
+from mxfast.simulator.connections import drop_connections
+from mxfast.simulator.events import EventRules
+from mxfast.simulator.fault_control import FaultFile, Faults
+from mxfast.simulator.faults import Action, fault_from_text
 from mxfast.simulator.galaxy import Galaxy
 from mxfast.simulator.galaxy_service import GalaxyService
 from mxfast.simulator.gateway_service import GatewayService
 from mxfast.simulator.options import GatewayOptions
-from mxfast.simulator.session import Session, SessionTable
+from mxfast.simulator.service import Service
+from mxfast.simulator.session import Plant, Session, SessionRules
+from mxfast.simulator.sessions import SWEEP_SECONDS, SessionTable
 from mxfast.simulator.tags import TagDatabase
 from mxfast.simulator.users import SECURITY_LEVELS, Users
 
@@ -39,11 +45,12 @@ class SimulatedGateway(GatewayOptions):
         self._address = f"[{self.host}]" if ":" in self.host else self.host
         self._access = Access(self.api_keys)
         self._clock = self.clock or Clock()
-        self._endpoint: str | None = None
-        self._server: grpc.aio.Server | None = None
-        self._alarms: Alarms | None = None
-        self._galaxy: Galaxy | None = None
-        self._scanner: Timer | None = None
+        self._faults = Faults()
+        for text in self.initial_faults:
+            fault = fault_from_text(text)
+            if not isinstance(fault, Action):
+                self._faults.add(fault)
+        self._running: _Running | None = None
 
     @property
     def endpoint(self) -> str:
@@ -54,9 +61,7 @@ class SimulatedGateway(GatewayOptions):
         RuntimeError
             Outside the context.
         """
-        if self._endpoint is None:
-            raise RuntimeError("the simulated gateway is not running; enter its context first")
-        return self._endpoint
+        return self._run.endpoint
 
     @property
     def alarms(self) -> Alarms:
@@ -67,9 +72,7 @@ class SimulatedGateway(GatewayOptions):
         RuntimeError
             Outside the context.
         """
-        if self._alarms is None:
-            raise RuntimeError("the simulated gateway is not running; enter its context first")
-        return self._alarms
+        return self._run.plant.alarms
 
     @property
     def galaxy(self) -> Galaxy:
@@ -80,32 +83,115 @@ class SimulatedGateway(GatewayOptions):
         RuntimeError
             Outside the context.
         """
-        if self._galaxy is None:
+        return self._run.galaxy
+
+    @property
+    def faults(self) -> Faults:
+        """The faults, to be added and removed."""
+        return self._faults
+
+    def recorded_user(self, tag: str) -> int:
+        """Return the id of the user whom the last write to a tag recorded, 0 for none.
+
+        A plain write records its user only where the item has a supervisory advise
+        (contract notes, Writes).
+
+        Raises
+        ------
+        RuntimeError
+            Outside the context.
+        """
+        return self._run.plant.users.recorded.get(tag, 0)
+
+    @property
+    def _run(self) -> "_Running":
+        if self._running is None:
             raise RuntimeError("the simulated gateway is not running; enter its context first")
-        return self._galaxy
+        return self._running
 
     async def __aenter__(self) -> Self:
-        if self._server is not None:
+        if self._running is not None:
             raise RuntimeError("the simulated gateway is running already")
         clock = self._clock
-        users = Users(self.users)
-        alarms = Alarms(self.event_queue_capacity, clock.time_ns)
+        plant = self._plant()
         galaxy = Galaxy(self.galaxy_objects, self.galaxy_seed, clock.time_ns)
-        database = TagDatabase(
-            self.tags,
-            {tag: SECURITY_LEVELS[kind] for tag, kind in (self.secured_tags or {}).items()},
-            clock.time_ns,
-        )
+        rules = self._session_rules()
         sessions = SessionTable(
-            lambda: Session(
-                database,
-                per_write=self.update_interval == 0,
-                event_queue_capacity=self.event_queue_capacity,
-                users=users,
-                clock=clock,
-            ),
-            self.max_sessions,
+            lambda command_timeout: Session(plant, rules, command_timeout),
+            clock,
+            limit=self.max_sessions,
+            lease=self.lease,
+            detach_grace=self.detach_grace if self.era > 1 else 0.0,
         )
+        server = await self._make_server(
+            GatewayService(sessions, plant, self._access, self.command_timeout),
+            GalaxyService(galaxy, self._access, self._faults, clock),
+        )
+        fault_file = None
+        if self.fault_file is not None:
+            fault_file = FaultFile(self.fault_file, self._faults)
+        try:
+            port = self._listen(server)
+        except OSError:
+            if fault_file is not None:
+                fault_file.close()
+            raise
+        await server.start()
+        self._faults.attach(clock, sessions, lambda: drop_connections(port))
+        for text in self.initial_faults:
+            fault = fault_from_text(text)
+            if isinstance(fault, Action):
+                self._faults.add(fault)
+        timers = [clock.every(SWEEP_SECONDS, sessions.sweep)]
+        if self.update_interval > 0:
+            timers.append(clock.every(self.update_interval, lambda: _scan(sessions)))
+        self._running = _Running(
+            server, f"{self._address}:{port}", sessions, plant, galaxy, timers, fault_file
+        )
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        running, self._running = self._running, None
+        if running is None:
+            return
+        for timer in running.timers:
+            timer.cancel()
+        self._faults.detach()
+        if running.fault_file is not None:
+            running.fault_file.close()
+        await running.server.stop(None)
+        running.sessions.close_all()
+
+    def _plant(self) -> Plant:
+        security = {tag: SECURITY_LEVELS[kind] for tag, kind in (self.secured_tags or {}).items()}
+        return Plant(
+            database=TagDatabase(self.tags, security, self._clock.time_ns),
+            users=Users(self.users),
+            alarms=Alarms(self.event_queue_capacity, self._clock.time_ns),
+            faults=self._faults,
+            clock=self._clock,
+        )
+
+    def _session_rules(self) -> SessionRules:
+        return SessionRules(
+            era=self.era,
+            per_write=self.update_interval == 0,
+            strict_writes=self.strict_writes,
+            pending_limit=self.max_pending_commands,
+            events=EventRules(
+                capacity=self.event_queue_capacity,
+                most_subscribers=self.max_event_subscribers if self.era > 1 else 1,
+                fail_fast=self.overflow_policy == "FailFast",
+                replays=self.era > 1,
+            ),
+        )
+
+    async def _make_server(self, *services: Service) -> grpc.aio.Server:
         server = grpc.aio.server(
             options=[
                 ("grpc.max_receive_message_length", self.max_message_bytes),
@@ -117,39 +203,12 @@ class SimulatedGateway(GatewayOptions):
                 ("grpc.so_reuseport", 0),
             ]
         )
-        server.add_generic_rpc_handlers(
-            [
-                GatewayService(sessions, alarms, self._access).handlers(),
-                GalaxyService(galaxy, self._access).handlers(),
-            ]
-        )
+        server.add_generic_rpc_handlers([service.handlers() for service in services])
         servicer = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
-        for name in ("", gateway_service.SERVICE.full_name, galaxy_service.SERVICE.full_name):
+        for name in ("", *(service.name for service in services)):
             await servicer.set(name, health_pb2.HealthCheckResponse.SERVING)
-        port = self._listen(server)
-        await server.start()
-        self._server = server
-        self._alarms = alarms
-        self._galaxy = galaxy
-        self._endpoint = f"{self._address}:{port}"
-        if self.update_interval > 0:
-            self._scanner = clock.every(self.update_interval, lambda: _scan(sessions))
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        server, self._server, self._endpoint = self._server, None, None
-        self._alarms, self._galaxy = None, None
-        scanner, self._scanner = self._scanner, None
-        if scanner is not None:
-            scanner.cancel()
-        if server is not None:
-            await server.stop(None)
+        return server
 
     def _listen(self, server: grpc.aio.Server) -> int:
         address = f"{self._address}:{self.port}"
@@ -164,10 +223,23 @@ class SimulatedGateway(GatewayOptions):
             ) from error
 
 
+@dataclass(frozen=True)
+class _Running:
+    """What a gateway has while it runs."""
+
+    server: grpc.aio.Server
+    endpoint: str
+    sessions: SessionTable
+    plant: Plant
+    galaxy: Galaxy
+    timers: list[Timer]
+    fault_file: FaultFile | None
+
+
 def _scan(sessions: SessionTable) -> None:
     """Publish the data changes of all sessions."""
     for session in sessions:
         try:
-            session.scan()
+            session.changes.scan()
         except Exception:
             _log.exception("the scan of %s failed", session.session_id)
