@@ -19,7 +19,8 @@ SERVICE = pb.DESCRIPTOR.services_by_name["MxAccessGateway"]
 # Inferred: the notes name the fields of OpenSessionReply, not these values.
 _GATEWAY_PROTOCOL_VERSION = 1
 _WORKER_PROTOCOL_VERSION = 1
-_CAPABILITIES = ("bulk-commands", "event-replay")
+_CAPABILITIES = ("bulk-commands",)
+_REPLAY_CAPABILITY = "event-replay"
 
 
 class GatewayService(Service):
@@ -51,6 +52,8 @@ class GatewayService(Service):
             gateway_protocol_version=_GATEWAY_PROTOCOL_VERSION,
             capabilities=_CAPABILITIES,
         )
+        if session.rules.events.replays:
+            reply.capabilities.append(_REPLAY_CAPABILITY)
         reply.default_command_timeout.FromTimedelta(timedelta(seconds=timeout))
         reply.protocol_status.code = pb.PROTOCOL_STATUS_CODE_OK
         return reply.SerializeToString()

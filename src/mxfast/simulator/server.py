@@ -90,6 +90,17 @@ class SimulatedGateway(GatewayOptions):
         """The faults, to be added and removed."""
         return self._faults
 
+    @property
+    def event_streams(self) -> int:
+        """How many event streams are attached.
+
+        Raises
+        ------
+        RuntimeError
+            Outside the context.
+        """
+        return sum(len(session.events.subscribers) for session in self._run.sessions)
+
     def recorded_user(self, tag: str) -> int:
         """Return the id of the user whom the last write to a tag recorded, 0 for none.
 
