@@ -91,6 +91,17 @@ class SimulatedGateway(GatewayOptions):
         return self._faults
 
     @property
+    def open_sessions(self) -> int:
+        """How many sessions are open, faulted ones included.
+
+        Raises
+        ------
+        RuntimeError
+            Outside the context.
+        """
+        return len(list(self._run.sessions))
+
+    @property
     def event_streams(self) -> int:
         """How many event streams are attached.
 
