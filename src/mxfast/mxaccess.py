@@ -8,6 +8,7 @@ from google.protobuf.message import Message
 
 from mxfast import commands
 from mxfast.checks import in_range, integer, text
+from mxfast.codec import encode_write
 from mxfast.commands import Command, CommandSender
 from mxfast.contract import mxaccess_gateway as pb
 from mxfast.errors import MxGatewayError
@@ -44,13 +45,12 @@ class MxAccessCommands:
             The server handle that the other commands take.
         """
         fields = {"client_name": text(client_name, "client_name")}
-        reply = await self._commands.run(commands.REGISTER, fields)
-        return self._commands.handle_in(reply, reply.register.server_handle, commands.REGISTER)
+        return await self._commands.run_for_handle(commands.REGISTER, fields)
 
     async def unregister(self, server_handle: int) -> None:
         """Unregister: the server handle and its items are gone."""
         server = integer(server_handle, "server_handle")
-        await self._commands.run(commands.UNREGISTER, {"server_handle": server})
+        await self._commands.run_bare(commands.UNREGISTER, {"server_handle": server})
         for key in [key for key in self._commands.tags if key[0] == server]:
             del self._commands.tags[key]
 
@@ -74,7 +74,7 @@ class MxAccessCommands:
     async def add_item2(self, server_handle: int, item_definition: str, item_context: str) -> int:
         """Add a tag relative to a context, such as ``"Level"`` in ``"Tank1"``; see `add_item`."""
         return await self._commands.add(
-            commands.ADD_ITEM2, server_handle, item_definition, item_context=item_context
+            commands.ADD_ITEM2, server_handle, item_definition, item_context
         )
 
     async def add_buffered_item(
@@ -86,7 +86,7 @@ class MxAccessCommands:
         result are those of `add_item2`.
         """
         return await self._commands.add(
-            commands.ADD_BUFFERED_ITEM, server_handle, item_definition, item_context=item_context
+            commands.ADD_BUFFERED_ITEM, server_handle, item_definition, item_context
         )
 
     async def set_buffered_update_interval(
@@ -107,7 +107,7 @@ class MxAccessCommands:
             "server_handle": integer(server_handle, "server_handle"),
             name: in_range(update_interval_milliseconds, name, 0, 2**31 - 1),
         }
-        await self._commands.run(commands.SET_BUFFERED_UPDATE_INTERVAL, fields)
+        await self._commands.run_bare(commands.SET_BUFFERED_UPDATE_INTERVAL, fields)
 
     async def remove_item(self, server_handle: int, item_handle: int) -> None:
         """Remove an item; not before the write-complete event of its last write."""
@@ -131,13 +131,13 @@ class MxAccessCommands:
 
     async def suspend(self, server_handle: int, item_handle: int) -> pb.MxStatusProxy:
         """Hold back an item's data changes until `activate`; return MXAccess's status."""
-        reply = await self._commands.run_on_item(commands.SUSPEND, server_handle, item_handle)
-        return reply.suspend.status
+        data = await self._commands.run_on_item(commands.SUSPEND, server_handle, item_handle)
+        return self._commands.read(commands.SUSPEND, data).suspend.status
 
     async def activate(self, server_handle: int, item_handle: int) -> pb.MxStatusProxy:
         """Let a suspended item's data changes come again; return MXAccess's status."""
-        reply = await self._commands.run_on_item(commands.ACTIVATE, server_handle, item_handle)
-        return reply.activate.status
+        data = await self._commands.run_on_item(commands.ACTIVATE, server_handle, item_handle)
+        return self._commands.read(commands.ACTIVATE, data).activate.status
 
     # ------------------------------------------------------------ users
 
@@ -228,8 +228,21 @@ class MxAccessCommands:
         TypeError, ValueError
             The value cannot be written; nothing was sent.
         """
+        sender = self._commands
+        request = encode_write(
+            sender.session_id,
+            sender.next_correlation_id(),
+            server_handle,
+            item_handle,
+            value,
+            user_id,
+        )
+        if request is not None:
+            item = (server_handle, item_handle)
+            await sender.exchange(commands.WRITE, request, item=item)
+            return
         fields = {"value": to_mx_value(value), "user_id": integer(user_id, "user_id")}
-        await self._commands.run_on_item(commands.WRITE, server_handle, item_handle, fields)
+        await sender.run_on_item(commands.WRITE, server_handle, item_handle, fields)
 
     async def write2(
         self,
