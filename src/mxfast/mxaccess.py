@@ -2,7 +2,7 @@
 
 import operator
 from collections.abc import Iterable, Mapping
-from typing import Any, TypeVar
+from typing import Any
 
 from google.protobuf.message import Message
 
@@ -13,8 +13,6 @@ from mxfast.commands import Command, CommandSender
 from mxfast.contract import mxaccess_gateway as pb
 from mxfast.errors import MxGatewayError
 from mxfast.values import to_mx_sparse_array, to_mx_value
-
-EntryT = TypeVar("EntryT", bound=Message)
 
 
 class MxAccessCommands:
@@ -241,7 +239,7 @@ class MxAccessCommands:
             item = (server_handle, item_handle)
             await sender.exchange(commands.WRITE, request, item=item)
             return
-        fields = {"value": to_mx_value(value), "user_id": integer(user_id, "user_id")}
+        fields = _by_user(user_id, to_mx_value(value))
         await sender.run_on_item(commands.WRITE, server_handle, item_handle, fields)
 
     async def write2(
@@ -253,11 +251,8 @@ class MxAccessCommands:
         user_id: int = 0,
     ) -> None:
         """Write one value with its own timestamp, a datetime or datetime64; see `write`."""
-        fields = {
-            "value": to_mx_value(value),
-            "timestamp_value": to_mx_value(timestamp_value),
-            "user_id": integer(user_id, "user_id"),
-        }
+        fields = _by_user(user_id, to_mx_value(value))
+        fields["timestamp_value"] = to_mx_value(timestamp_value)
         await self._commands.run_on_item(commands.WRITE2, server_handle, item_handle, fields)
 
     async def write_secured(
@@ -287,11 +282,7 @@ class MxAccessCommands:
         TypeError, ValueError
             The value cannot be written; nothing was sent.
         """
-        fields = {
-            "current_user_id": integer(current_user_id, "current_user_id"),
-            "verifier_user_id": integer(verifier_user_id, "verifier_user_id"),
-            "value": to_mx_value(value),
-        }
+        fields = _by_users(current_user_id, verifier_user_id, value)
         await self._commands.run_on_item(commands.WRITE_SECURED, server_handle, item_handle, fields)
 
     async def write_secured2(  # noqa: PLR0917 - as MXAccess has them
@@ -307,12 +298,8 @@ class MxAccessCommands:
 
         See `write_secured` and `write2`.
         """
-        fields = {
-            "current_user_id": integer(current_user_id, "current_user_id"),
-            "verifier_user_id": integer(verifier_user_id, "verifier_user_id"),
-            "value": to_mx_value(value),
-            "timestamp_value": to_mx_value(timestamp_value),
-        }
+        fields = _by_users(current_user_id, verifier_user_id, value)
+        fields["timestamp_value"] = to_mx_value(timestamp_value)
         await self._commands.run_on_item(
             commands.WRITE_SECURED2, server_handle, item_handle, fields
         )
@@ -352,10 +339,7 @@ class MxAccessCommands:
             An element that cannot be written, an index out of range or given twice;
             nothing was sent.
         """
-        fields = {
-            "value": to_mx_sparse_array(element_data_type, total_length, elements),
-            "user_id": integer(user_id, "user_id"),
-        }
+        fields = _by_user(user_id, to_mx_sparse_array(element_data_type, total_length, elements))
         await self._commands.run_on_item(commands.WRITE, server_handle, item_handle, fields)
 
     # ------------------------------------------------------------ bulk commands
@@ -456,9 +440,7 @@ class MxAccessCommands:
         TypeError, ValueError
             As for `subscribe_bulk`.
         """
-        return await self._write_bulk(
-            commands.WRITE_BULK, server_handle, entries, pb.WriteBulkEntry, correlation_id
-        )
+        return await self._write_bulk(commands.WRITE_BULK, server_handle, entries, correlation_id)
 
     async def write2_bulk(
         self,
@@ -468,9 +450,7 @@ class MxAccessCommands:
         correlation_id: str = "",
     ) -> list[pb.BulkWriteResult]:
         """Write values with timestamps given as messages; see `write_bulk`."""
-        return await self._write_bulk(
-            commands.WRITE2_BULK, server_handle, entries, pb.Write2BulkEntry, correlation_id
-        )
+        return await self._write_bulk(commands.WRITE2_BULK, server_handle, entries, correlation_id)
 
     async def write_secured_bulk(
         self,
@@ -481,11 +461,7 @@ class MxAccessCommands:
     ) -> list[pb.BulkWriteResult]:
         """Write to secured attributes, values given as messages; see `write_bulk`."""
         return await self._write_bulk(
-            commands.WRITE_SECURED_BULK,
-            server_handle,
-            entries,
-            pb.WriteSecuredBulkEntry,
-            correlation_id,
+            commands.WRITE_SECURED_BULK, server_handle, entries, correlation_id
         )
 
     async def write_secured2_bulk(
@@ -500,26 +476,17 @@ class MxAccessCommands:
         See `write_bulk`.
         """
         return await self._write_bulk(
-            commands.WRITE_SECURED2_BULK,
-            server_handle,
-            entries,
-            pb.WriteSecured2BulkEntry,
-            correlation_id,
+            commands.WRITE_SECURED2_BULK, server_handle, entries, correlation_id
         )
 
     async def _write_bulk(
-        self,
-        command: Command,
-        server_handle: int,
-        entries: Iterable[EntryT],
-        entry_type: type[EntryT],
-        correlation_id: str,
+        self, command: Command, server_handle: int, entries: Iterable[Message], correlation_id: str
     ) -> list[pb.BulkWriteResult]:
-        def checked(entry: Any, name: str) -> EntryT:
-            if not isinstance(entry, entry_type):
-                raise TypeError(
-                    f"{name} must be a {entry_type.DESCRIPTOR.name}, not {type(entry).__name__}"
-                )
+        entry_type: Any = command.payload.DESCRIPTOR.fields_by_name["entries"].message_type
+
+        def checked(entry: Any, name: str) -> Message:
+            if not isinstance(entry, Message) or entry.DESCRIPTOR is not entry_type:
+                raise TypeError(f"{name} must be a {entry_type.name}, not {type(entry).__name__}")
             return entry
 
         messages = self._commands.limited(entries, "entries", checked)
@@ -572,6 +539,20 @@ class MxAccessCommands:
             correlation_id=correlation_id,
             call_timeout=self._commands.options.call_timeout + wait / 1000,
         )
+
+
+def _by_user(user_id: int, value: pb.MxValue) -> dict[str, Any]:
+    """Return the fields of a plain write, each checked."""
+    return {"value": value, "user_id": integer(user_id, "user_id")}
+
+
+def _by_users(current_user_id: int, verifier_user_id: int, value: Any) -> dict[str, Any]:
+    """Return the fields of a secured write, each checked."""
+    return {
+        "current_user_id": integer(current_user_id, "current_user_id"),
+        "verifier_user_id": integer(verifier_user_id, "verifier_user_id"),
+        "value": to_mx_value(value),
+    }
 
 
 def _take_out(password: str, error: MxGatewayError) -> None:
