@@ -34,9 +34,10 @@ from mxfast.errors import (
 from mxfast.events import EventBatch, EventStream
 from mxfast.galaxy import GalaxyNode, GalaxyRepositoryClient
 from mxfast.options import MAX_BULK_ITEMS, ClientOptions
+from mxfast.outcomes import Outcome, WriteError, WriteResult
 from mxfast.session import Session
 from mxfast.values import from_mx_value, to_mx_value
-from mxfast.write import Outcome, WriteError, WriteResult
+from mxfast.write import PreparedWrite
 
 __all__ = [
     "MAX_BULK_ITEMS",
@@ -61,6 +62,7 @@ __all__ = [
     "MxGatewayTransportError",
     "MxGatewayWorkerError",
     "Outcome",
+    "PreparedWrite",
     "Session",
     "ValueKind",
     "WriteError",
