@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
 from mxfast import commands
+from mxfast.bulk_writer import BulkWriter
 from mxfast.checks import in_range, integer, text
 from mxfast.commands import CommandSender
 from mxfast.contract import GATEWAY_METHODS
@@ -163,6 +164,30 @@ class Session(MxAccessCommands):
         self._commands.require_open("prepare_write")
         server = integer(server_handle, "server_handle")
         return PreparedWrite(self._writer, server, item_handles, dtype)
+
+    def bulk_writer(self, server_handle: int, dtype: DTypeLike = np.float64) -> BulkWriter:
+        """Start a writer for a producer that never waits.
+
+        Parameters
+        ----------
+        server_handle : int
+            From `register`.
+        dtype : dtype, default float64
+            Of the values: float64, float32, int32, int64 or bool.
+
+        Returns
+        -------
+        BulkWriter
+            An async context manager; ``writer.put(item_handles, values)`` writes. Close it
+            before the session.
+
+        Raises
+        ------
+        TypeError
+            Another dtype.
+        """
+        self._commands.require_open("bulk_writer")
+        return BulkWriter(self._writer, integer(server_handle, "server_handle"), dtype)
 
     def event_batches(
         self,

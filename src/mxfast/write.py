@@ -31,6 +31,8 @@ from mxfast.requests import (
     Target,
     as_column,
     as_handles,
+    as_plain_dtype,
+    in_dtype,
 )
 from mxfast.threads import run_by_size
 
@@ -167,12 +169,7 @@ class PreparedWrite:
     def __init__(
         self, writer: ArrayWriter, server_handle: int, item_handles: ArrayLike, dtype: DTypeLike
     ) -> None:
-        self.dtype = np.dtype(dtype)
-        if self.dtype not in _PREPARED:
-            raise TypeError(
-                f"float64, float32, int32, int64 and bool can be prepared, dtype {self.dtype} "
-                "cannot"
-            )
+        self.dtype = as_plain_dtype(dtype)
         self.item_handle = as_handles(item_handles)
         self.item_handle.flags.writeable = False
         self._writer = writer
@@ -216,10 +213,6 @@ class PreparedWrite:
         """
         self._writer.commands.require_open(_PREPARED_WRITE)
         column = as_column(values, "values", len(self))
-        if isinstance(column, np.ma.MaskedArray):
-            raise TypeError("values is a masked array: fill what is masked first")
-        if column.dtype != self.dtype and not np.can_cast(column.dtype, self.dtype, "safe"):
-            raise TypeError(f"values of dtype {column.dtype} do not fit in {self.dtype}")
         requests = await run_by_size(len(self), self._requests, column)
         return await self._writer.send(
             self._server_handle,
@@ -231,7 +224,7 @@ class PreparedWrite:
         )
 
     def _requests(self, column: NDArray[Any]) -> Iterator[Request]:
-        column = column.astype(self.dtype, copy=False)
+        column = in_dtype(column, self.dtype)
         if self._prepared is not None:
             return self._prepared.of(column)
         return ArrayRequests(self._target, self.item_handle, column)
@@ -243,7 +236,6 @@ class PreparedWrite:
         return f"<PreparedWrite of {len(self)} {self.dtype} values>"
 
 
-_PREPARED = frozenset(map(np.dtype, ("float64", "float32", "int32", "int64", "bool")))
 _PREPARED_WRITE = "prepared write"
 
 
