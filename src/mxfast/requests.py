@@ -312,10 +312,11 @@ def as_handles(item_handles: ArrayLike) -> NDArray[np.int32]:
                     f"item_handles[{index}] is {shown(element)}: an item handle is an integer"
                 )
         raise TypeError(f"item_handles must be integers, not dtype {array.dtype}")
-    outside = (array < -(2**31)) | (array >= 2**31)
-    if outside.any():
-        index = int(outside.argmax())
-        raise ValueError(f"item_handles[{index}] is {array[index]}: an item handle has 32 bits")
+    if not np.can_cast(array.dtype, np.int32):
+        outside = (array < -(2**31)) | (array >= 2**31)
+        if outside.any():
+            index = int(outside.argmax())
+            raise ValueError(f"item_handles[{index}] is {array[index]}: an item handle has 32 bits")
     return array.astype(np.int32)
 
 
