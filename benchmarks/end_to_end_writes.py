@@ -211,10 +211,8 @@ async def small_requests(rounds: int, requests: int = 200) -> None:
         plant = await open_plant(stack, 1000)
         request = plant.request(1000)
         ways = {
-            "bare loop, ready-made bytes": bare_loop(plant, plant.request(1000), requests),
-            "bare loop, two requests under way": bare_loop(
-                plant, plant.request(1000), requests, in_flight=2
-            ),
+            "bare loop, ready-made bytes": bare_loop(plant, request, requests),
+            "bare loop, two requests under way": bare_loop(plant, request, requests, in_flight=2),
             "bare loop, protobuf runtime": protobuf_loop(plant, 1000, requests),
             "write_array, a call a request": write_array_calls(plant, 1000, requests),
             "write_array, one call": write_array_once(plant, 1000, requests),
@@ -230,10 +228,8 @@ async def large_requests(rounds: int, requests: int = 40) -> None:
         plant = await open_plant(stack, 50_000)
         request = plant.request(50_000)
         ways = {
-            "bare loop, ready-made bytes": bare_loop(plant, plant.request(50_000), requests),
-            "bare loop, two requests under way": bare_loop(
-                plant, plant.request(50_000), requests, in_flight=2
-            ),
+            "bare loop, ready-made bytes": bare_loop(plant, request, requests),
+            "bare loop, two requests under way": bare_loop(plant, request, requests, in_flight=2),
             "write_array, a call a request": write_array_calls(plant, 50_000, requests),
             "write_array, one call": write_array_once(plant, 50_000, requests),
             "prepared, a call a request": prepared_calls(plant, 50_000, requests),
