@@ -12,6 +12,7 @@ import pytest
 from mxfast import GatewayClient, Session, from_mx_value
 from mxfast.contract import mxaccess_gateway as pb
 from mxfast.simulator import SimulatedGateway
+from tests.feed import Feed
 
 Context = grpc.aio.ServicerContext[bytes, bytes]
 Unary = Callable[[bytes, Context], Awaitable[bytes]]
@@ -189,3 +190,11 @@ async def open_limited(scripted: ScriptedGateway) -> AsyncIterator[OpenLimited]:
             return await client.open_session()
 
         yield open_session
+
+
+@pytest.fixture
+def feed(scripted: ScriptedGateway) -> Feed:
+    """What the scripted gateway's event stream sends."""
+    made = Feed()
+    scripted.stream["StreamEvents"] = made.stream
+    return made

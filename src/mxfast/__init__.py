@@ -5,15 +5,15 @@
     async with await GatewayClient.connect(endpoint="localhost:5120", api_key=key) as client:
         async with await client.open_session("line-4") as session:
             server = await session.register("line-4")
-            found = await session.subscribe_bulk(server, ["Tank1.Level", "Tank2.Level"])
-            handles = [each.item_handle for each in found]
-            result = await session.write_array(server, handles, [3.25, 4.5])
+            items = await session.subscribe(server, ["Tank1.Level", "Tank2.Level"])
+            result = await session.write_array(server, items, [3.25, 4.5])
             result.raise_for_failure()
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from mxfast.batch import EventBatch
 from mxfast.bulk_writer import BulkWriter, BulkWriterCounts
 from mxfast.channel import create_channel
 from mxfast.client import GatewayClient
@@ -28,15 +28,19 @@ from mxfast.errors import (
     MxGatewayError,
     MxGatewayOverflowError,
     MxGatewaySessionError,
+    MxGatewaySessionLostError,
     MxGatewayTimeoutError,
     MxGatewayTransportError,
     MxGatewayWorkerError,
 )
-from mxfast.events import EventBatch, EventStream
+from mxfast.events import EventStream
 from mxfast.galaxy import GalaxyNode, GalaxyRepositoryClient
+from mxfast.handles import HandleChanges
+from mxfast.items import Item, Items
 from mxfast.options import MAX_BULK_ITEMS, ClientOptions
 from mxfast.outcomes import Outcome, WriteError, WriteResult
 from mxfast.session import Session
+from mxfast.tags import ReadError, ReadResult
 from mxfast.values import from_mx_value, to_mx_value
 from mxfast.write import PreparedWrite
 
@@ -52,6 +56,9 @@ __all__ = [
     "GalaxyNode",
     "GalaxyRepositoryClient",
     "GatewayClient",
+    "HandleChanges",
+    "Item",
+    "Items",
     "MalformedReplyError",
     "MxAccessError",
     "MxGatewayAuthenticationError",
@@ -61,11 +68,14 @@ __all__ = [
     "MxGatewayError",
     "MxGatewayOverflowError",
     "MxGatewaySessionError",
+    "MxGatewaySessionLostError",
     "MxGatewayTimeoutError",
     "MxGatewayTransportError",
     "MxGatewayWorkerError",
     "Outcome",
     "PreparedWrite",
+    "ReadError",
+    "ReadResult",
     "Session",
     "ValueKind",
     "WriteError",

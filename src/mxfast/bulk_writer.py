@@ -67,6 +67,7 @@ class BulkWriter:
     ) -> None:
         self._writer = writer
         self._server_handle = server_handle
+        self._target = writer.target(server_handle)
         self._dtype = as_plain_dtype(dtype)
         self.last_rejected: WriteResult | None = None
         self._slots = Slots()  # of item handles; the arrays below are indexed by them
@@ -112,11 +113,11 @@ class BulkWriter:
         TypeError, ValueError
             Something cannot be written, as for `Session.write_array`. None of it was taken.
         MxGatewayError
-            An array write failed before, or the session is closed.
+            An array write failed before, or the session is closed or was rebuilt.
         RuntimeError
             The writer is closed.
         """
-        self._writer.commands.require_open(_OPERATION)
+        self._writer.require_session(self._target.session_id, _OPERATION)
         self._raise_failure()
         if self._closed or self._task.done():
             raise RuntimeError("the bulk writer is closed")
@@ -215,9 +216,8 @@ class BulkWriter:
         self._waiting, self._under_way = 0, len(slots)
         result: WriteResult | None = None
         try:
-            self._writer.commands.require_open(_OPERATION)
-            target = self._writer.target(self._server_handle)
-            requests = await run_by_size(len(slots), ArrayRequests, target, handles, values)
+            self._writer.require_session(self._target.session_id, _OPERATION)
+            requests = await run_by_size(len(slots), ArrayRequests, self._target, handles, values)
             result = await self._writer.send(
                 self._server_handle, handles, requests, operation=_OPERATION
             )

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from mxfast.codec import DecodeError, EventColumns, decode_events
 from mxfast.contract import mxaccess_gateway as pb
-from mxfast.events import readable_part
+from mxfast.event_queue import readable_part
 from mxfast.slots import Slots
 
 __all__ = ["Completions", "Writes"]
@@ -32,7 +32,7 @@ class Completions:
 
     A write-complete carries no correlation id: an item's completes come in the order of its
     writes (contract notes, Commands), so the n-th is that of the n-th write that MXAccess
-    took. It hears the stream as a `mxfast.events.Listener`. Nothing is looked at before
+    took. It hears the stream as a `mxfast.event_queue.Listener`. Nothing is looked at before
     the session's first array write.
     """
 

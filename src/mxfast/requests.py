@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from mxfast.checks import shown
 from mxfast.codec import EncodeError, PreparedWriteBulk, encode_write_bulk, first_non_finite
+from mxfast.interop import as_array
 from mxfast.options import ClientOptions
 
 __all__ = [
@@ -297,7 +298,7 @@ def as_handles(item_handles: ArrayLike) -> NDArray[np.int32]:
     TypeError, ValueError
         No one-dimensional array of integers of 32 bits.
     """
-    array = item_handles if isinstance(item_handles, np.ndarray) else np.asarray(item_handles)
+    array = as_array(item_handles, "item_handles")
     if array.ndim != 1:
         raise ValueError(f"item_handles must be one-dimensional, not of shape {array.shape}")
     if array.size == 0:
@@ -328,8 +329,7 @@ def as_column(data: ArrayLike, name: str, length: int) -> NDArray[Any]:
     ValueError
         Another shape.
     """
-    # A masked array stays one, for the codec to refuse.
-    array = data if isinstance(data, np.ndarray) else np.asarray(data)
+    array = as_array(data, name)
     if array.ndim != 1:
         raise ValueError(f"{name} must be one-dimensional, not of shape {array.shape}")
     if len(array) != length:

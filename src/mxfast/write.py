@@ -19,6 +19,7 @@ from mxfast.contract import mxaccess_gateway as pb
 from mxfast.errors import (
     MalformedReplyError,
     MxGatewayError,
+    MxGatewaySessionError,
     check_mxaccess,
     check_protocol,
     parse,
@@ -103,6 +104,22 @@ class ArrayWriter:
             on_progress=on_progress,
             operation=operation,
         )
+
+    def require_session(self, session_id: str, operation: str) -> None:
+        """Raise where handles of a session no longer hold.
+
+        Raises
+        ------
+        MxGatewaySessionError
+            It is closed, or was rebuilt since.
+        """
+        self.commands.require_open(operation)
+        if self.commands.session_id != session_id:
+            raise MxGatewaySessionError(
+                f"session {session_id} was rebuilt and its handles are others: start "
+                f"this {operation} anew with the new ones",
+                operation=operation,
+            )
 
     def target(
         self, server_handle: int, user_id: int = 0, secured_by: tuple[int, int] | None = None
@@ -213,7 +230,7 @@ class PreparedWrite:
         MxGatewayError, RuntimeError, asyncio.CancelledError
             As `Session.write_array`.
         """
-        self._writer.commands.require_open(_PREPARED_WRITE)
+        self._writer.require_session(self._target.session_id, _PREPARED_WRITE)
         column = as_column(values, "values", len(self))
         requests = await run_by_size(len(self), self._requests, column)
         return await self._writer.send(
@@ -284,6 +301,7 @@ class _Run:
             self._completions.begin()
         waiting: deque[_InFlight] = deque()
         try:
+            await self._commands.attached()
             request = await self._encoded_next(0)
             if request is not None and request.stop == len(self._handles):
                 # No task of its own: most writes are one request, and a task costs as much
