@@ -37,9 +37,10 @@ from mxfast.events import EventStream
 from mxfast.galaxy import GalaxyNode, GalaxyRepositoryClient
 from mxfast.handles import HandleChanges
 from mxfast.options import MAX_BULK_ITEMS, ClientOptions
+from mxfast.outcomes import Outcome, WriteError, WriteResult
 from mxfast.session import Session
 from mxfast.values import from_mx_value, to_mx_value
-from mxfast.write import Outcome, WriteError, WriteResult
+from mxfast.write import PreparedWrite
 
 __all__ = [
     "MAX_BULK_ITEMS",
@@ -66,6 +67,7 @@ __all__ = [
     "MxGatewayTransportError",
     "MxGatewayWorkerError",
     "Outcome",
+    "PreparedWrite",
     "Session",
     "ValueKind",
     "WriteError",

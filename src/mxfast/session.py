@@ -7,7 +7,8 @@ from typing import Self
 from weakref import WeakSet
 
 import grpc
-from numpy.typing import ArrayLike
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike
 
 from mxfast import commands
 from mxfast.checks import in_range, integer, text
@@ -20,12 +21,13 @@ from mxfast.events import EventStream
 from mxfast.handles import HandleChanges, Rebindable
 from mxfast.mxaccess import MxAccessCommands
 from mxfast.options import ClientOptions
+from mxfast.outcomes import WriteResult
 from mxfast.reader import EventReader
 from mxfast.rebuild import add_again, advise_again
 from mxfast.recovery import Attach, SessionLink, open_events
 from mxfast.streams import MessageIterator
 from mxfast.transport import Transport, call
-from mxfast.write import ArrayWrite, Progress, WriteResult
+from mxfast.write import ArrayWriter, PreparedWrite, Progress
 
 __all__ = ["Session"]
 
@@ -67,6 +69,7 @@ class Session(MxAccessCommands):
         self._transport = transport
         self._options = options
         self._open_another = open_another
+        self._writer = ArrayWriter(self._commands)
         self._closing: asyncio.Task[None] | None = None
         self._rebuilding = asyncio.Lock()
         self._changes = HandleChanges()
@@ -89,6 +92,7 @@ class Session(MxAccessCommands):
         timestamps: ArrayLike | None = None,
         user_id: int = 0,
         secured_by: tuple[int, int] | None = None,
+        confirm: float | None = None,
         on_progress: Progress | None = None,
     ) -> WriteResult:
         """Write an array of values, one an item.
@@ -112,6 +116,12 @@ class Session(MxAccessCommands):
             As for `write`.
         secured_by : (int, int), optional
             Current user and verifier; makes it WriteSecured.
+        confirm : float, optional
+            Seconds to wait for the items' write-completes when all is answered; a value
+            becomes `COMPLETED` or `FAILED` with its own, and stays `ACCEPTED` without. Needs
+            an open `event_batches` of this session, whose batches nobody has to take
+            meanwhile: a ``"block"`` stream reads on beyond ``max_events``. See
+            docs/architecture.md for what cannot be told apart.
         on_progress : callable, optional
             Called with the number of values answered so far and n after each reply.
 
@@ -125,6 +135,8 @@ class Session(MxAccessCommands):
         TypeError, ValueError
             A wrong dtype, shape or length, or an element that cannot be written, in which
             case it is an `EncodeError` with ``index`` and ``value``. Nothing was sent.
+        RuntimeError
+            ``confirm`` without an open event stream. Nothing was sent.
         MxGatewayError
             A request failed. Nothing more was sent, what was under way was waited for, and
             the exception's ``result`` has an outcome for every value.
@@ -132,24 +144,44 @@ class Session(MxAccessCommands):
             As usual, with the same ``result``; under `asyncio.timeout` it is the
             ``__context__`` of the TimeoutError.
         """
-        self._commands.require_open("write_array")
-        server = integer(server_handle, "server_handle")
-        write = ArrayWrite(
-            self._transport,
-            self._options,
-            session_id=self.session_id,
-            next_correlation_id=self._commands.next_correlation_id,
-            tag_of=lambda item: self._commands.tags.get((server, item)),
-            server_handle=server,
-            item_handles=item_handles,
-            values=values,
+        return await self._writer.write(
+            integer(server_handle, "server_handle"),
+            item_handles,
+            values,
             timestamps=timestamps,
             user_id=user_id,
             secured_by=secured_by,
+            confirm=confirm,
             on_progress=on_progress,
         )
-        await self._commands.attached()
-        return await write.run()
+
+    def prepare_write(
+        self, server_handle: int, item_handles: ArrayLike, dtype: DTypeLike = np.float64
+    ) -> PreparedWrite:
+        """Prepare to write the same items again and again: cheaper, with the same outcomes.
+
+        Parameters
+        ----------
+        server_handle : int
+            From `register`.
+        item_handles : array of int, shape (n,)
+            An item may appear more than once.
+        dtype : dtype, default float64
+            float64, float32, int32, int64 or bool.
+
+        Returns
+        -------
+        PreparedWrite
+            ``await prepared.write(values)`` writes.
+
+        Raises
+        ------
+        TypeError, ValueError
+            Another dtype, or handles that `write_array` would refuse.
+        """
+        self._commands.require_open("prepare_write")
+        server = integer(server_handle, "server_handle")
+        return PreparedWrite(self._writer, server, item_handles, dtype)
 
     def event_batches(
         self,
@@ -211,7 +243,10 @@ class Session(MxAccessCommands):
         after = in_range(after_worker_sequence, "after_worker_sequence", 0, 2**64 - 1)
         queue = EventQueue(max_events, max_delay, overflow)
         link = SessionLink(self._commands, self._rebuild)
-        return EventStream(EventReader(link, after, resume=resume, rebuild=rebuild), queue, after)
+        reader = EventReader(link, after, resume=resume, rebuild=rebuild)
+        stream = EventStream(reader, queue, after)
+        self._writer.listen_to(stream)
+        return stream
 
     def stream_events(self, after_worker_sequence: int = 0) -> MessageIterator[pb.MxEvent]:
         """Open the event stream and return its events as MxEvent messages, one by one.
