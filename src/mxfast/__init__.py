@@ -5,9 +5,8 @@
     async with await GatewayClient.connect(endpoint="localhost:5120", api_key=key) as client:
         async with await client.open_session("line-4") as session:
             server = await session.register("line-4")
-            found = await session.subscribe_bulk(server, ["Tank1.Level", "Tank2.Level"])
-            handles = [each.item_handle for each in found]
-            result = await session.write_array(server, handles, [3.25, 4.5])
+            items = await session.subscribe(server, ["Tank1.Level", "Tank2.Level"])
+            result = await session.write_array(server, items, [3.25, 4.5])
             result.raise_for_failure()
 """
 
@@ -36,9 +35,11 @@ from mxfast.errors import (
 from mxfast.events import EventStream
 from mxfast.galaxy import GalaxyNode, GalaxyRepositoryClient
 from mxfast.handles import HandleChanges
+from mxfast.items import Item, Items
 from mxfast.options import MAX_BULK_ITEMS, ClientOptions
 from mxfast.outcomes import Outcome, WriteError, WriteResult
 from mxfast.session import Session
+from mxfast.tags import ReadError, ReadResult
 from mxfast.values import from_mx_value, to_mx_value
 from mxfast.write import PreparedWrite
 
@@ -53,6 +54,8 @@ __all__ = [
     "GalaxyRepositoryClient",
     "GatewayClient",
     "HandleChanges",
+    "Item",
+    "Items",
     "MalformedReplyError",
     "MxAccessError",
     "MxGatewayAuthenticationError",
@@ -68,6 +71,8 @@ __all__ = [
     "MxGatewayWorkerError",
     "Outcome",
     "PreparedWrite",
+    "ReadError",
+    "ReadResult",
     "Session",
     "ValueKind",
     "WriteError",

@@ -1,10 +1,8 @@
 """A session with the gateway: MXAccess's commands, arrays of values, and events."""
 
 import asyncio
-import contextlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Self
-from weakref import WeakSet
 
 import grpc
 import numpy as np
@@ -18,14 +16,16 @@ from mxfast.contract import mxaccess_gateway as pb
 from mxfast.errors import MxGatewayError, MxGatewaySessionError, check_mxaccess, check_protocol
 from mxfast.event_queue import EventQueue, Overflow
 from mxfast.events import EventStream
-from mxfast.handles import HandleChanges, Rebindable
+from mxfast.handles import HandleChanges
+from mxfast.items import HandlesByTag, Items, resolved
 from mxfast.mxaccess import MxAccessCommands
 from mxfast.options import ClientOptions
 from mxfast.outcomes import WriteResult
 from mxfast.reader import EventReader
-from mxfast.rebuild import add_again, advise_again
-from mxfast.recovery import Attach, SessionLink, open_events
+from mxfast.rebuild import Rebuilder
+from mxfast.recovery import SessionLink, open_events
 from mxfast.streams import MessageIterator
+from mxfast.tags import ReadResult, checked_tags, read, subscribe
 from mxfast.transport import Transport, call
 from mxfast.write import ArrayWriter, PreparedWrite, Progress
 
@@ -68,13 +68,10 @@ class Session(MxAccessCommands):
         super().__init__(CommandSender(transport, options, session_id))
         self._transport = transport
         self._options = options
-        self._open_another = open_another
         self._writer = ArrayWriter(self._commands)
         self._closing: asyncio.Task[None] | None = None
-        self._rebuilding = asyncio.Lock()
-        self._changes = HandleChanges()
-        self._retired: set[int] = set()
-        self._rebindables: WeakSet[Rebindable] = WeakSet()
+        self._rebuilder = Rebuilder(self._commands, open_another, self._close)
+        self._handles_by_tag = HandlesByTag(self._commands)
 
     @property
     def session_id(self) -> str:
@@ -83,10 +80,81 @@ class Session(MxAccessCommands):
 
     # ------------------------------------------------------------ arrays and events
 
+    async def subscribe(self, server_handle: int, tags: Iterable[str]) -> Items:
+        """Add and advise tags, any number of them.
+
+        Open the event stream first: values published before it are lost (contract notes,
+        Events). All tags are checked before anything is sent. Requests are split at
+        ``max_bulk_items`` and ``max_message_bytes`` and go one after another.
+
+        Parameters
+        ----------
+        server_handle : int
+            From `register`.
+        tags : iterable of str, shape (n,)
+            A list, an array or a column; each tag once.
+
+        Returns
+        -------
+        Items
+            A row for each tag. A refused one raises nothing: it is in ``failed`` with its
+            reason, its handle is 0, and `Items.raise_for_failure` raises for it. With n = 0
+            nothing is sent.
+
+        Raises
+        ------
+        TypeError, ValueError
+            A single str, or a tag that is no str, empty, too long or there twice; names its
+            index. Nothing was sent.
+        MxGatewayError
+            A request failed. Nothing more was sent, and the exception's ``result`` has the
+            `Items` with what was subscribed until then. So has a CancelledError's.
+        """
+        server = integer(server_handle, "server_handle")
+        checked = checked_tags(tags, self._options.max_message_bytes, unique=True)
+        return await subscribe(self._commands, server, checked)
+
+    async def read_array(
+        self, server_handle: int, tags: Iterable[str] | Items, *, timeout_ms: int = 0
+    ) -> ReadResult:
+        """Read tags, any number of them, into columns.
+
+        The gateway answers with the last value where a tag is advised; any other it adds,
+        advises, waits for and removes again, one after another (contract notes, Commands):
+        subscribe what is read often. Requests are split as for `subscribe`.
+
+        Parameters
+        ----------
+        server_handle : int
+            From `register`.
+        tags : iterable of str, or Items, shape (n,)
+            A tag may be there more than once.
+        timeout_ms : int, default 0
+            Milliseconds that the tags of a request that are not advised may take; 0 for the
+            worker's default.
+
+        Returns
+        -------
+        ReadResult
+            A row for each tag. One that cannot be read raises nothing: it is in ``errors``,
+            and `ReadResult.raise_for_failure` raises for it. With n = 0 nothing is sent.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As for `subscribe`, or ``timeout_ms`` out of range. Nothing was sent.
+        MxGatewayError
+            A request failed.
+        """
+        server = integer(server_handle, "server_handle")
+        wait = in_range(timeout_ms, "timeout_ms", 0, 2**32 - 1)
+        checked = checked_tags(tags, self._options.max_message_bytes, unique=False)
+        return await read(self._commands, server, checked, wait)
+
     async def write_array(
         self,
         server_handle: int,
-        item_handles: ArrayLike,
+        item_handles: ArrayLike | Items,
         values: ArrayLike,
         *,
         timestamps: ArrayLike | None = None,
@@ -106,8 +174,9 @@ class Session(MxAccessCommands):
         ----------
         server_handle : int
             From `register`.
-        item_handles : array of int, shape (n,)
-            An item may appear more than once.
+        item_handles : array of int, Items, or array of str, shape (n,)
+            Handles, the `Items` of `subscribe`, or tags that this session has added. An item
+            may appear more than once.
         values : array, shape (n,)
             bool, integers or finite floats.
         timestamps : array of datetime64, shape (n,), optional
@@ -133,8 +202,9 @@ class Session(MxAccessCommands):
         Raises
         ------
         TypeError, ValueError
-            A wrong dtype, shape or length, or an element that cannot be written, in which
-            case it is an `EncodeError` with ``index`` and ``value``. Nothing was sent.
+            A wrong dtype, shape or length, a tag or an item without a handle, or an element
+            that cannot be written, in which case it is an `EncodeError` with ``index`` and
+            ``value``. Nothing was sent.
         RuntimeError
             ``confirm`` without an open event stream. Nothing was sent.
         MxGatewayError
@@ -144,9 +214,10 @@ class Session(MxAccessCommands):
             As usual, with the same ``result``; under `asyncio.timeout` it is the
             ``__context__`` of the TimeoutError.
         """
+        server = integer(server_handle, "server_handle")
         return await self._writer.write(
-            integer(server_handle, "server_handle"),
-            item_handles,
+            server,
+            resolved(item_handles, server, self._handles_by_tag),
             values,
             timestamps=timestamps,
             user_id=user_id,
@@ -242,7 +313,7 @@ class Session(MxAccessCommands):
             raise ValueError("rebuild=True needs resume=True")
         after = in_range(after_worker_sequence, "after_worker_sequence", 0, 2**64 - 1)
         queue = EventQueue(max_events, max_delay, overflow)
-        link = SessionLink(self._commands, self._rebuild)
+        link = SessionLink(self._commands, self._rebuilder.rebuild)
         reader = EventReader(link, after, resume=resume, rebuild=rebuild)
         stream = EventStream(reader, queue, after)
         self._writer.listen_to(stream)
@@ -290,47 +361,7 @@ class Session(MxAccessCommands):
         MxGatewayError
             Another session could not be opened and filled. This object is as it was.
         """
-        return await self._rebuild(self.session_id, lambda sender, advised: None)
-
-    async def _rebuild(self, dead: str, attach: Attach) -> HandleChanges:
-        """Rebuild, unless it was done since session ``dead`` was the one."""
-        self._commands.require_open("rebuild")
-        async with self._rebuilding:
-            if self.session_id != dead:
-                attach(self._commands, True)
-                return self._changes
-            if self._open_another is None:
-                raise MxGatewaySessionError(
-                    "this session was not opened by GatewayClient.open_session and cannot be "
-                    "opened again",
-                    operation="rebuild",
-                )
-            with contextlib.suppress(MxGatewayError):
-                await self._close(dead)
-            session_id = await self._open_another()
-            try:
-                self._changes = await self._fill(session_id, attach)
-            except BaseException:
-                with contextlib.suppress(MxGatewayError):
-                    await asyncio.shield(self._close(session_id))
-                raise
-        for each in list(self._rebindables):
-            each._rebind(self._changes)
-        return self._changes
-
-    async def _fill(self, session_id: str, attach: Attach) -> HandleChanges:
-        """Do in a new session what was done in this one, and become it."""
-        old, limit = self._commands.handles, self._options.max_bulk_items
-        sender = CommandSender(self._transport, self._options, session_id)
-        session = MxAccessCommands(sender)
-        retired = self._retired | old.servers.keys()
-        changes = await add_again(session, old, retired, limit)
-        attach(sender, False)
-        await advise_again(session, old, changes, limit)
-        self._commands.require_open("rebuild")  # it may have been closed meanwhile
-        self._retired = retired
-        self._commands.adopt(sender)
-        return changes
+        return await self._rebuilder.rebuild(self.session_id, lambda sender, advised: None)
 
     async def ping(self, message: str = "") -> None:
         """Have the session's worker answer."""
