@@ -279,7 +279,8 @@ def resolved(given: "ArrayLike | Items", server_handle: int, by_tag: HandlesByTa
 def _handles_of_items(items: Items, server_handle: int) -> NDArray[np.int32]:
     if items.server_handle != server_handle:
         raise ValueError(
-            f"the items belong to server handle {items.server_handle}, not {server_handle}"
+            f"the items belong to server handle {items.server_handle}, not {server_handle}: "
+            "give items.server_handle"
         )
     handles = items.item_handle
     if not handles.all():
