@@ -19,6 +19,15 @@ def make(tags: list[str] = TAGS, handles: list[int] = HANDLES) -> Items:
     return Items(Binding(3, column, np.array(handles, np.int32), failed))
 
 
+def changed(lost: set[int]) -> HandleChanges:
+    """Return what handles became: those of a new session are a hundred more."""
+    changes = HandleChanges()
+    changes.servers = {3: 8}
+    changes.keys = {(3, old): (8, old + 100) for old in HANDLES if old and old not in lost}
+    changes.failed = {"Tank2.Level": "gone"}
+    return changes
+
+
 def test_rows_are_those_given_and_a_refused_tag_keeps_its_row() -> None:
     items = make()
     assert len(items) == 4
@@ -99,11 +108,7 @@ def test_new_handles_reach_items_and_their_selections_and_tags_stay() -> None:
     old = items.item_handle
     assert items.rows_of([70]).tolist() == [0]
     assert some.rows_of([5]).tolist() == [1]
-    changes = HandleChanges()
-    changes.servers = {3: 8}
-    changes.keys = {(3, 70): (8, 170), (3, 12): (8, 112)}
-    changes.failed = {"Tank2.Level": "gone"}
-    items._binding._rebind(changes)
+    items._binding.rebind(changed(lost={5}))
     assert items.server_handle == some.server_handle == 8
     assert items.tags.tolist() == TAGS
     assert items.item_handle.tolist() == [170, 0, 0, 112]

@@ -140,5 +140,5 @@ class HandleChanges:
 class Rebindable(Protocol):
     """What holds handles of a session and wants the new ones, such as `Items`."""
 
-    def _rebind(self, changes: HandleChanges) -> None:
+    def rebind(self, changes: HandleChanges) -> None:
         """Take the new handles."""

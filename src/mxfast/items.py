@@ -36,7 +36,7 @@ class Binding:
         self.item_handle = _sealed(item_handle)
         self.failed = failed
 
-    def _rebind(self, changes: HandleChanges) -> None:
+    def rebind(self, changes: HandleChanges) -> None:
         """Take the handles of the session that was built in the place of the one before."""
         had = self.item_handle != 0
         self.item_handle = _sealed(changes.item_handles(self.server_handle, self.item_handle))
@@ -279,7 +279,8 @@ def resolved(given: "ArrayLike | Items", server_handle: int, by_tag: HandlesByTa
 def _handles_of_items(items: Items, server_handle: int) -> NDArray[np.int32]:
     if items.server_handle != server_handle:
         raise ValueError(
-            f"the items belong to server handle {items.server_handle}, not {server_handle}"
+            f"the items belong to server handle {items.server_handle}, not {server_handle}: "
+            "give items.server_handle"
         )
     handles = items.item_handle
     if not handles.all():

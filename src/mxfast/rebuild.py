@@ -70,7 +70,7 @@ class Rebuilder:
                     await asyncio.shield(self._close(session_id))
                 raise
         for each in list(sender.rebindables):
-            each._rebind(self._changes)
+            each.rebind(self._changes)
         return self._changes
 
     async def _fill(self, session_id: str, attach: Attach) -> HandleChanges:

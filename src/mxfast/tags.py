@@ -298,8 +298,7 @@ async def _exchange(
                 command.name: {"server_handle": server_handle, "tag_addresses": part, **fields},
             },
         ).SerializeToString()
-        if len(request) > sender.options.max_message_bytes:
-            # One tag alone fits: that was checked.
+        if len(request) > sender.options.max_message_bytes and len(part) > 1:
             rows = len(part) // 2
             continue
         sender.require_open(operation)
