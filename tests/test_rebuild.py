@@ -364,6 +364,24 @@ async def test_rebuild_needs_resume(scripted: ScriptedGateway, scripted_session:
     assert "StreamEvents" not in scripted.calls
 
 
+async def test_old_events_are_not_taken_for_items_of_the_new_session(session: Session) -> None:
+    """The handle that was one tag's is another's when an item before it was removed."""
+    server = await session.register("x")
+    async with session.event_batches(max_delay=0, rebuild=True) as events:
+        spare = await session.add_item(server, "A.Spare")
+        items = await session.subscribe(server, ["A.B", "A.C"])
+        await session.remove_item(server, spare)
+        await session.write_array(server, items, [1.0, 2.0])
+        await kill_worker(session)
+        before, batch, _ = await next_rebuilt(events)
+    shifted = [b for b in before if set(b.item_handle) & set(items.item_handle)]
+    assert shifted, "else this shows nothing"
+    for old in shifted:
+        assert items.rows_of(old).tolist() == [-1] * len(old)
+    if len(batch):
+        assert (items.rows_of(batch) >= 0).all()
+
+
 async def test_items_and_tags_stay_valid(session: Session) -> None:
     server = await session.register("x")
     await session.add_item(server, "A.First")
