@@ -45,9 +45,9 @@ class HandleTable:
 
     def subscribed(self, server: int, items: Iterable[int], tags: Iterable[str]) -> None:
         """Note items that were added and advised by tag."""
-        for item, tag in zip(items, tags, strict=True):
-            self.tags[server, item] = tag
-            self.advised[server, item] = "advise"
+        keys = [(server, item) for item in items]
+        self.tags.update(zip(keys, tags, strict=True))
+        self.advised.update(dict.fromkeys(keys, "advise"))
 
     def set_advised(
         self, server: int, results: Iterable[pb.SubscribeResult], advised: bool

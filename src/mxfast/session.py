@@ -115,9 +115,7 @@ class Session(MxAccessCommands):
         """
         server = integer(server_handle, "server_handle")
         checked = checked_tags(tags, self._options.max_message_bytes, unique=True)
-        items = await subscribe(self._commands, server, checked)
-        self._bindings.add(items._binding)
-        return items
+        return await subscribe(self._commands, server, checked, self._bindings)
 
     async def read_array(
         self, server_handle: int, tags: Iterable[str] | Items, *, timeout_ms: int = 0

@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from itertools import compress
 from typing import Any, NamedTuple, TypeVar
+from weakref import WeakSet
 
 import numpy as np
 from numpy.typing import NDArray
@@ -179,7 +180,7 @@ def checked_tags(given: Iterable[str] | Items, limit: int, *, unique: bool) -> l
         return list(given.tags)
     if isinstance(given, (str, bytes)) or not isinstance(given, Iterable):
         raise TypeError(f"tags must be a list of str, not {shown(given)}")
-    tags = column_of_objects(given) or list(given)
+    tags = column_of_objects(given, "tags") or list(given)
     try:
         # All at once, as there may be very many.
         "".join(tags).encode()
@@ -213,13 +214,21 @@ def _check_text(index: int, tag: object) -> None:
         raise ValueError(f"tags[{index}], {shown(tag)}, cannot be encoded: {error}") from None
 
 
-async def subscribe(sender: CommandSender, server_handle: int, tags: list[str]) -> Items:
-    """Add and advise tags; see `Session.subscribe`."""
+async def subscribe(
+    sender: CommandSender, server_handle: int, tags: list[str], bindings: WeakSet[Binding]
+) -> Items:
+    """Add and advise tags; see `Session.subscribe`. The items' binding joins ``bindings``."""
     handles = np.zeros(len(tags), np.int32)
     failed: dict[str, str] = {}
-    column = np.empty(len(tags), object)
-    column[:] = tags
     answered = 0
+
+    def items() -> Items:
+        column = np.empty(len(tags), object)
+        column[:] = tags
+        binding = Binding(server_handle, column, handles, failed)
+        bindings.add(binding)
+        return Items(binding)
+
     try:
         async for start, reply in _exchange(
             sender, commands.SUBSCRIBE_BULK, server_handle, tags, decode_subscribe_reply
@@ -229,15 +238,17 @@ async def subscribe(sender: CommandSender, server_handle: int, tags: list[str]) 
                 failed[tags[start + row]] = said or "refused without a reason"
             answered = start + len(reply)
             handles[start:answered] = np.where(reply.was_successful, reply.item_handle, 0)
-            there = compress(tags[start:answered], reply.was_successful.tolist())
-            items = reply.item_handle[reply.was_successful].tolist()
-            sender.handles.subscribed(server_handle, items, there)
+            sender.handles.subscribed(
+                server_handle,
+                reply.item_handle[reply.was_successful].tolist(),
+                compress(tags[start:answered], reply.was_successful.tolist()),
+            )
     except BaseException as error:
         # What was subscribed until then is not lost; also on a CancelledError.
         failed.update(dict.fromkeys(tags[answered:], "not answered"))
-        error.result = Items(Binding(server_handle, column, handles, failed))  # type: ignore[attr-defined]
+        error.result = items()  # type: ignore[attr-defined]
         raise
-    return Items(Binding(server_handle, column, handles, failed))
+    return items()
 
 
 async def read(
@@ -275,6 +286,7 @@ async def _exchange(
     rows = sender.options.max_bulk_items
     start = 0
     sender.require_open(operation)
+    await sender.attached()
     while start < len(tags):
         part = tags[start : start + rows]
         request = pb.MxCommandRequest(
