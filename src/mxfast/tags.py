@@ -179,7 +179,7 @@ def checked_tags(given: Iterable[str] | Items, limit: int, *, unique: bool) -> l
         return list(given.tags)
     if isinstance(given, (str, bytes)) or not isinstance(given, Iterable):
         raise TypeError(f"tags must be a list of str, not {shown(given)}")
-    tags = column_of_objects(given) or list(given)
+    tags = column_of_objects(given, "tags") or list(given)
     try:
         # All at once, as there may be very many.
         "".join(tags).encode()
