@@ -5,15 +5,15 @@
     async with await GatewayClient.connect(endpoint="localhost:5120", api_key=key) as client:
         async with await client.open_session("line-4") as session:
             server = await session.register("line-4")
-            found = await session.subscribe_bulk(server, ["Tank1.Level", "Tank2.Level"])
-            handles = [each.item_handle for each in found]
-            result = await session.write_array(server, handles, [3.25, 4.5])
+            items = await session.subscribe(server, ["Tank1.Level", "Tank2.Level"])
+            result = await session.write_array(server, items, [3.25, 4.5])
             result.raise_for_failure()
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from mxfast.batch import EventBatch
 from mxfast.channel import create_channel
 from mxfast.client import GatewayClient
 from mxfast.codec import DecodeError, EncodeError, ValueKind
@@ -27,14 +27,18 @@ from mxfast.errors import (
     MxGatewayError,
     MxGatewayOverflowError,
     MxGatewaySessionError,
+    MxGatewaySessionLostError,
     MxGatewayTimeoutError,
     MxGatewayTransportError,
     MxGatewayWorkerError,
 )
-from mxfast.events import EventBatch, EventStream
+from mxfast.events import EventStream
 from mxfast.galaxy import GalaxyNode, GalaxyRepositoryClient
+from mxfast.handles import HandleChanges
+from mxfast.items import Item, Items
 from mxfast.options import MAX_BULK_ITEMS, ClientOptions
 from mxfast.session import Session
+from mxfast.tags import ReadError, ReadResult
 from mxfast.values import from_mx_value, to_mx_value
 from mxfast.write import Outcome, WriteError, WriteResult
 
@@ -48,6 +52,9 @@ __all__ = [
     "GalaxyNode",
     "GalaxyRepositoryClient",
     "GatewayClient",
+    "HandleChanges",
+    "Item",
+    "Items",
     "MalformedReplyError",
     "MxAccessError",
     "MxGatewayAuthenticationError",
@@ -57,10 +64,13 @@ __all__ = [
     "MxGatewayError",
     "MxGatewayOverflowError",
     "MxGatewaySessionError",
+    "MxGatewaySessionLostError",
     "MxGatewayTimeoutError",
     "MxGatewayTransportError",
     "MxGatewayWorkerError",
     "Outcome",
+    "ReadError",
+    "ReadResult",
     "Session",
     "ValueKind",
     "WriteError",

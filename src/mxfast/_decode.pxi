@@ -1,4 +1,5 @@
-# What the gateway sends: events and the replies to bulk writes, into columns.
+# What the gateway sends: events and the replies to bulk writes, into columns. Replies to other
+# bulk commands are in _results.pxi.
 
 cdef inline const uint8_t* read_status(
     const uint8_t* p, const uint8_t* end, uint8_t* ok, int depth, Fault* fault
@@ -259,26 +260,6 @@ def decode_events(messages):
     # A list of its own: another thread may change the caller's while this one holds no GIL.
     cdef list kept = list(messages)
     cdef Py_ssize_t count = len(kept)
-    cdef Span* spans = <Span*> malloc(max(count, 1) * sizeof(Span))
-    if spans == NULL:
-        raise MemoryError
-    try:
-        return decode_spans(kept, spans, count)
-    finally:
-        free(spans)
-
-
-cdef EventColumns decode_spans(list messages, Span* spans, Py_ssize_t count):
-    cdef Py_ssize_t m, n = 0
-    for m in range(count):
-        message = messages[m]
-        if type(message) is not bytes:
-            raise TypeError(f"messages[{m}] must be bytes, not {type(message).__name__}")
-        spans[m].data = <const uint8_t*> PyBytes_AS_STRING(message)
-        spans[m].size = PyBytes_GET_SIZE(message)
-        if spans[m].size > MAX_LENGTH:
-            raise too_large(message, f"messages[{m}]")
-
     columns = (
         empty(count, DTYPE_INT32),     # family
         empty(count, DTYPE_INT32),     # server_handle
@@ -287,93 +268,89 @@ cdef EventColumns decode_spans(list messages, Span* spans, Py_ssize_t count):
         empty(count, DTYPE_INT32),     # quality
         empty(count, DTYPE_INT64),     # source_timestamp
         empty(count, DTYPE_INT64),     # gateway_timestamp
-        empty(count, DTYPE_BOOL),     # ok
+        empty(count, DTYPE_BOOL),      # ok
         empty(count, DTYPE_UINT8),     # kind
         empty(count, DTYPE_INT64),     # payload
         empty(count, DTYPE_FLOAT64),   # value
         empty(count, DTYPE_INT64),     # message_index
     )
     cdef list memories = [memory_of(column, PyBUF_WRITABLE) for column in columns]
-    cdef int32_t* family = <int32_t*> (<Memory> memories[0]).view.buf
-    cdef int32_t* server_handle = <int32_t*> (<Memory> memories[1]).view.buf
-    cdef int32_t* item_handle = <int32_t*> (<Memory> memories[2]).view.buf
-    cdef uint64_t* sequence = <uint64_t*> (<Memory> memories[3]).view.buf
-    cdef int32_t* quality = <int32_t*> (<Memory> memories[4]).view.buf
-    cdef int64_t* source = <int64_t*> (<Memory> memories[5]).view.buf
-    cdef int64_t* gateway = <int64_t*> (<Memory> memories[6]).view.buf
-    cdef uint8_t* ok = <uint8_t*> (<Memory> memories[7]).view.buf
-    cdef uint8_t* kind = <uint8_t*> (<Memory> memories[8]).view.buf
-    cdef int64_t* payload = <int64_t*> (<Memory> memories[9]).view.buf
-    cdef double* value = <double*> (<Memory> memories[10]).view.buf
-    cdef int64_t* index = <int64_t*> (<Memory> memories[11]).view.buf
+    cdef EventRows to
+    to.family = <int32_t*> (<Memory> memories[0]).view.buf
+    to.server_handle = <int32_t*> (<Memory> memories[1]).view.buf
+    to.item_handle = <int32_t*> (<Memory> memories[2]).view.buf
+    to.sequence = <uint64_t*> (<Memory> memories[3]).view.buf
+    to.quality = <int32_t*> (<Memory> memories[4]).view.buf
+    to.source = <int64_t*> (<Memory> memories[5]).view.buf
+    to.gateway = <int64_t*> (<Memory> memories[6]).view.buf
+    to.ok = <uint8_t*> (<Memory> memories[7]).view.buf
+    to.kind = <uint8_t*> (<Memory> memories[8]).view.buf
+    to.payload = <int64_t*> (<Memory> memories[9]).view.buf
+    to.value = <double*> (<Memory> memories[10]).view.buf
+    to.index = <int64_t*> (<Memory> memories[11]).view.buf
 
     cdef EventRow row
     cdef Cell cell
     cdef Fault fault
     cdef list gaps = []
     cdef list buffered = []
-    cdef bint fine = True
     cdef EventLayouts layouts
-    cdef const EventLayout* layout
-    cdef const EventRow* row_constants
-    cdef const uint8_t* p
+    cdef const uint8_t* start = NULL
+    cdef size_t size = 0
+    cdef Py_ssize_t m = 0, n = 0, alike
+    cdef bint fine = True
     memset(&fault, 0, sizeof(fault))
     layouts_begin(&layouts)
     with nogil:
-        for m in range(count):
-            if m + AHEAD < count:
-                mxf_prefetch(spans[m + AHEAD].data)
-            layout = layouts_find(&layouts, spans[m].data, spans[m].size)
-            if layout != NULL:
-                # Told by its layout: constants from there, variables from where they stand.
-                p = spans[m].data
-                row_constants = &layout.row
-                item_handle[n] = <int32_t> field_at(p, &layout.item)
-                sequence[n] = field_at(p, &layout.sequence)
-                source[n] = nanoseconds(
-                    <int64_t> field_at(p, &layout.source_seconds),
-                    <int32_t> field_at(p, &layout.source_nanos),
-                ) if row_constants.has_source else NAT
-                gateway[n] = nanoseconds(
-                    row_constants.gateway.seconds, <int32_t> field_at(p, &layout.gateway_nanos)
-                ) if row_constants.has_gateway else NAT
-                kind[n] = layout.kind
-                layout_number(layout, p, payload + n, value + n)
-            else:
-                fine = read_event(spans[m].data, spans[m].size, &row, &cell, &fault)
-                if not fine:
-                    break
-                if row.is_gap:
-                    with gil:
-                        gaps.append((n, row.requested, row.oldest))
-                    continue
-                if row.is_buffered and cell.kind == KIND_ARRAY:
-                    with gil:
-                        buffered.append(n)
-                layouts_learn(&layouts, spans[m].data, spans[m].size, &row, &cell)
-                row_constants = &row
-                item_handle[n] = row.item_handle
-                sequence[n] = row.sequence
-                source[n] = nanoseconds(row.source.seconds, row.source.nanos) if row.has_source else NAT
-                gateway[n] = (
-                    nanoseconds(row.gateway.seconds, row.gateway.nanos) if row.has_gateway else NAT
-                )
-                kind[n] = cell.kind
-                payload[n] = cell.payload
-                value[n] = cell.value
-            family[n] = row_constants.family
-            server_handle[n] = row_constants.server_handle
-            quality[n] = row_constants.quality
-            ok[n] = row_constants.ok
-            index[n] = m
+        while True:
+            alike = mxf_read_events(<PyObject*> kept, m, count, n, &layouts, &to)
+            m += alike
+            n += alike
+            if m == count:
+                break
+            # One that has no layout yet is parsed.
+            fine = mxf_bytes_at(<PyObject*> kept, m, &start, &size) and size <= MAX_LENGTH
+            if not fine:
+                break
+            fine = read_event(start, size, &row, &cell, &fault)
+            if not fine:
+                break
+            m += 1
+            if row.is_gap:
+                with gil:
+                    gaps.append((n, row.requested, row.oldest))
+                continue
+            if row.is_buffered and cell.kind == KIND_ARRAY:
+                with gil:
+                    buffered.append(n)
+            layouts_learn(&layouts, start, size, &row, &cell)
+            to.family[n] = row.family
+            to.server_handle[n] = row.server_handle
+            to.item_handle[n] = row.item_handle
+            to.sequence[n] = row.sequence
+            to.quality[n] = row.quality
+            to.source[n] = nanoseconds(row.source.seconds, row.source.nanos) if row.has_source else NAT
+            to.gateway[n] = (
+                nanoseconds(row.gateway.seconds, row.gateway.nanos) if row.has_gateway else NAT
+            )
+            to.ok[n] = row.ok
+            to.kind[n] = cell.kind
+            to.payload[n] = cell.payload
+            to.value[n] = cell.value
+            to.index[n] = m - 1
             n += 1
     if not fine:
-        raise decode_error(&fault, spans[m].data, f"messages[{m}]: ")
+        message = kept[m]
+        if type(message) is not bytes:
+            raise TypeError(f"messages[{m}] must be bytes, not {type(message).__name__}")
+        if len(message) > MAX_LENGTH:
+            raise too_large(message, f"messages[{m}]")
+        raise decode_error(&fault, start, f"messages[{m}]: ")
 
     cdef EventColumns events = EventColumns.__new__(EventColumns)
     if n != count:
         columns = tuple([column[:n] for column in columns])
-    events.messages = messages
+    events.messages = kept
     events.family = sealed(columns[0])
     events.server_handle = sealed(columns[1])
     events.item_handle = sealed(columns[2])
@@ -457,6 +434,13 @@ cdef object KIND_OF_CHAR = {
 
 # ---------------------------------------------------------------- replies to bulk writes
 
+cdef enum:
+    # Which results of a reply are wanted. A reply's oneof holds one kind at most.
+    WRITE_RESULTS
+    SUBSCRIBE_RESULTS
+    READ_RESULTS
+
+
 ctypedef struct ReplyHead:
     Span session_id
     Span correlation_id
@@ -467,7 +451,7 @@ ctypedef struct ReplyHead:
     int32_t hresult
     bint has_hresult
     uint32_t arm           # tag of the payload's last arm
-    bint is_bulk           # whether that arm is a BulkWriteReply
+    bint is_bulk           # whether that arm holds the results wanted
     Py_ssize_t rows
     Py_ssize_t most        # rows that any arm had, those of arms that a later one replaced too
 
@@ -631,9 +615,31 @@ cdef const uint8_t* read_protocol_status(
     return p
 
 
+cdef inline bint holds_results(uint32_t tag, int wanted) noexcept nogil:
+    """Whether a field of MxCommandReply holds such results."""
+    if wanted == WRITE_RESULTS:
+        return (
+            tag == MxCommandReply_write_bulk_TAG
+            or tag == MxCommandReply_write2_bulk_TAG
+            or tag == MxCommandReply_write_secured_bulk_TAG
+            or tag == MxCommandReply_write_secured2_bulk_TAG
+        )
+    if wanted == SUBSCRIBE_RESULTS:
+        return (
+            tag == MxCommandReply_subscribe_bulk_TAG
+            or tag == MxCommandReply_unsubscribe_bulk_TAG
+            or tag == MxCommandReply_add_item_bulk_TAG
+            or tag == MxCommandReply_advise_item_bulk_TAG
+            or tag == MxCommandReply_un_advise_item_bulk_TAG
+            or tag == MxCommandReply_remove_item_bulk_TAG
+        )
+    return tag == MxCommandReply_read_bulk_TAG
+
+
 cdef bint read_reply(
-    const uint8_t* start, size_t size, ReplyHead* head, ReplyRows* rows, Fault* fault
+    const uint8_t* start, size_t size, int wanted, ReplyHead* head, void* rows, Fault* fault
 ) noexcept nogil:
+    """Read a reply; `rows` are the ReplyRows or ResultRows of what is wanted, or NULL to count."""
     cdef const uint8_t* p = start
     cdef const uint8_t* end = start + size
     cdef uint32_t tag
@@ -646,18 +652,16 @@ cdef bint read_reply(
             return False
         p = v.p
         tag = v.value
-        if (
-            tag == MxCommandReply_write_bulk_TAG
-            or tag == MxCommandReply_write2_bulk_TAG
-            or tag == MxCommandReply_write_secured_bulk_TAG
-            or tag == MxCommandReply_write_secured2_bulk_TAG
-        ):
+        if holds_results(tag, wanted):
             if tag != head.arm:
                 # Another arm of the oneof: what came before it is gone.
                 head.arm = tag
                 head.is_bulk = True
                 head.rows = 0
-            p = read_results(p, end, head, rows, fault)
+            if wanted == WRITE_RESULTS:
+                p = read_results(p, end, head, <ReplyRows*> rows, fault)
+            else:
+                p = read_item_results(p, end, start, wanted, head, <ResultRows*> rows, fault)
         elif tag == MxCommandReply_session_id_TAG:
             p = get_string(p, end, &head.session_id, fault)
         elif tag == MxCommandReply_correlation_id_TAG:
@@ -687,8 +691,22 @@ cdef bint read_reply(
     return True
 
 
-cdef class WriteReply:
-    """The reply to a bulk write: one row a result, and the reply's own status."""
+cdef bint walk_reply(bytes message, int wanted, ReplyHead* head, void* rows) except False:
+    """`read_reply` on a message; raises a DecodeError where it is broken."""
+    cdef const uint8_t* start = <const uint8_t*> PyBytes_AS_STRING(message)
+    cdef size_t size = PyBytes_GET_SIZE(message)
+    cdef Fault fault
+    cdef bint fine
+    memset(&fault, 0, sizeof(fault))
+    with nogil:
+        fine = read_reply(start, size, wanted, head, rows, &fault)
+    if not fine:
+        raise decode_error(&fault, start)
+    return True
+
+
+cdef class CommandReply:
+    """What every reply says of its call."""
 
     cdef readonly str session_id
     cdef readonly str correlation_id
@@ -698,6 +716,21 @@ cdef class WriteReply:
     cdef readonly object hresult_of_call
     cdef readonly str diagnostic_message
     cdef readonly bint has_results
+
+    cdef void take_head(self, const ReplyHead* head):
+        self.session_id = read_text(&head.session_id)
+        self.correlation_id = read_text(&head.correlation_id)
+        self.command_kind = head.command_kind
+        self.status_code = head.status_code
+        self.status_message = read_text(&head.status_message)
+        self.hresult_of_call = head.hresult if head.has_hresult else None
+        self.diagnostic_message = read_text(&head.diagnostic)
+        self.has_results = head.is_bulk
+
+
+cdef class WriteReply(CommandReply):
+    """The reply to a bulk write: one row a result, and the reply's own status."""
+
     cdef readonly object item_handle
     cdef readonly object was_successful
     cdef readonly object hresult
@@ -738,18 +771,10 @@ def decode_write_reply(data):
         No valid message; has ``offset`` and ``field``.
     """
     cdef bytes message = as_message(data, "data")
-    cdef const uint8_t* start = <const uint8_t*> PyBytes_AS_STRING(message)
-    cdef size_t size = PyBytes_GET_SIZE(message)
     cdef ReplyHead head
     cdef ReplyRows rows
-    cdef Fault fault
-    cdef bint fine
-    memset(&fault, 0, sizeof(fault))
     # Counted first, as columns are allocated exactly; nothing is kept of a broken message.
-    with nogil:
-        fine = read_reply(start, size, &head, NULL, &fault)
-    if not fine:
-        raise decode_error(&fault, start)
+    walk_reply(message, WRITE_RESULTS, &head, NULL)
     cdef WriteReply reply = WriteReply.__new__(WriteReply)
     cdef Py_ssize_t room = head.most
     item_handle = empty(room, DTYPE_INT32)
@@ -762,19 +787,9 @@ def decode_write_reply(data):
     rows.item_handle = <int32_t*> (<Memory> memories[0]).view.buf
     rows.was_successful = <uint8_t*> (<Memory> memories[1]).view.buf
     rows.hresult = <int32_t*> (<Memory> memories[2]).view.buf
-    with nogil:
-        fine = read_reply(start, size, &head, &rows, &fault)
-    if not fine:
-        raise decode_error(&fault, start)
+    walk_reply(message, WRITE_RESULTS, &head, &rows)
+    reply.take_head(&head)
     reply.message = message
-    reply.session_id = read_text(&head.session_id)
-    reply.correlation_id = read_text(&head.correlation_id)
-    reply.command_kind = head.command_kind
-    reply.status_code = head.status_code
-    reply.status_message = read_text(&head.status_message)
-    reply.hresult_of_call = head.hresult if head.has_hresult else None
-    reply.diagnostic_message = read_text(&head.diagnostic)
-    reply.has_results = head.is_bulk
     reply.item_handle = sealed(item_handle[: head.rows])
     reply.was_successful = sealed(was_successful[: head.rows])
     reply.hresult = sealed(hresult[: head.rows])

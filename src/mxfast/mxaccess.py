@@ -45,14 +45,16 @@ class MxAccessCommands:
         """
         fields = {"client_name": text(client_name, "client_name")}
         reply = await self._commands.run(commands.REGISTER, fields)
-        return self._commands.handle_in(reply, reply.register.server_handle, commands.REGISTER)
+        handle = reply.register.server_handle
+        server = self._commands.handle_in(reply, handle, commands.REGISTER)
+        self._commands.handles.servers[server] = client_name
+        return server
 
     async def unregister(self, server_handle: int) -> None:
         """Unregister: the server handle and its items are gone."""
         server = integer(server_handle, "server_handle")
         await self._commands.run(commands.UNREGISTER, {"server_handle": server})
-        for key in [key for key in self._commands.tags if key[0] == server]:
-            del self._commands.tags[key]
+        self._commands.handles.unregister(server)
 
     async def add_item(self, server_handle: int, item_definition: str) -> int:
         """Add a tag.
@@ -103,40 +105,44 @@ class MxAccessCommands:
             time; partly seen only).
         """
         name = "update_interval_milliseconds"
-        fields = {
-            "server_handle": integer(server_handle, "server_handle"),
-            name: in_range(update_interval_milliseconds, name, 0, 2**31 - 1),
-        }
+        server = integer(server_handle, "server_handle")
+        interval = in_range(update_interval_milliseconds, name, 0, 2**31 - 1)
+        fields = {"server_handle": server, name: interval}
         await self._commands.run(commands.SET_BUFFERED_UPDATE_INTERVAL, fields)
+        self._commands.handles.intervals[server] = interval
 
     async def remove_item(self, server_handle: int, item_handle: int) -> None:
         """Remove an item; not before the write-complete event of its last write."""
         await self._commands.run_on_item(commands.REMOVE_ITEM, server_handle, item_handle)
-        key = (operator.index(server_handle), operator.index(item_handle))
-        self._commands.tags.pop(key, None)
+        self._commands.handles.remove(_key(server_handle, item_handle))
 
     async def advise(self, server_handle: int, item_handle: int) -> None:
         """Ask for data-change events of an item. Open the event stream first: values
         published before it are lost (contract notes, Events).
         """
         await self._commands.run_on_item(commands.ADVISE, server_handle, item_handle)
+        self._commands.handles.advised[_key(server_handle, item_handle)] = "advise"
 
     async def un_advise(self, server_handle: int, item_handle: int) -> None:
         """Stop data-change events; not before the write-complete event of the last write."""
         await self._commands.run_on_item(commands.UN_ADVISE, server_handle, item_handle)
+        self._commands.handles.advised.pop(_key(server_handle, item_handle), None)
 
     async def advise_supervisory(self, server_handle: int, item_handle: int) -> None:
         """Advise as a supervisor: only then a plain write records its ``user_id``."""
         await self._commands.run_on_item(commands.ADVISE_SUPERVISORY, server_handle, item_handle)
+        self._commands.handles.advised[_key(server_handle, item_handle)] = "advise_supervisory"
 
     async def suspend(self, server_handle: int, item_handle: int) -> pb.MxStatusProxy:
         """Hold back an item's data changes until `activate`; return MXAccess's status."""
         reply = await self._commands.run_on_item(commands.SUSPEND, server_handle, item_handle)
+        self._commands.handles.suspended.add(_key(server_handle, item_handle))
         return reply.suspend.status
 
     async def activate(self, server_handle: int, item_handle: int) -> pb.MxStatusProxy:
         """Let a suspended item's data changes come again; return MXAccess's status."""
         reply = await self._commands.run_on_item(commands.ACTIVATE, server_handle, item_handle)
+        self._commands.handles.suspended.discard(_key(server_handle, item_handle))
         return reply.activate.status
 
     # ------------------------------------------------------------ users
@@ -384,17 +390,21 @@ class MxAccessCommands:
         self, server_handle: int, item_handles: Iterable[int]
     ) -> list[pb.SubscribeResult]:
         """Advise items; one result each, in order. Limits as for `subscribe_bulk`."""
-        return await self._commands.item_bulk(
+        results = await self._commands.item_bulk(
             commands.ADVISE_ITEM_BULK, server_handle, item_handles
         )
+        self._commands.handles.set_advised(operator.index(server_handle), results, True)
+        return results
 
     async def un_advise_item_bulk(
         self, server_handle: int, item_handles: Iterable[int]
     ) -> list[pb.SubscribeResult]:
         """Un-advise items; one result each, in order. Limits as for `subscribe_bulk`."""
-        return await self._commands.item_bulk(
+        results = await self._commands.item_bulk(
             commands.UN_ADVISE_ITEM_BULK, server_handle, item_handles
         )
+        self._commands.handles.set_advised(operator.index(server_handle), results, False)
+        return results
 
     async def remove_item_bulk(
         self, server_handle: int, item_handles: Iterable[int]
@@ -559,6 +569,10 @@ class MxAccessCommands:
             correlation_id=correlation_id,
             call_timeout=self._commands.options.call_timeout + wait / 1000,
         )
+
+
+def _key(server_handle: int, item_handle: int) -> tuple[int, int]:
+    return operator.index(server_handle), operator.index(item_handle)
 
 
 def _take_out(password: str, error: MxGatewayError) -> None:
