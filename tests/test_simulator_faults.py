@@ -134,6 +134,15 @@ async def test_the_reply_to_open_session_lacks_its_id(gateway: SimulatedGateway,
     assert (await peer.open()).session_id == ""
 
 
+async def test_a_reply_of_the_galaxy_is_malformed(gateway: SimulatedGateway, peer: Peer):
+    connecting: Any = peer.channel.unary_unary(
+        "/galaxy_repository.v1.GalaxyRepository/TestConnection"
+    )
+    assert await connecting(b"", metadata=peer.metadata)
+    gateway.faults.add(faults.MalformedReply(command="TestConnection", form="no-payload"))
+    assert await connecting(b"", metadata=peer.metadata) == b""
+
+
 # Tags
 
 

@@ -142,15 +142,15 @@ class Faults:
     def _strike(self, fault: faults.Action) -> None:
         if isinstance(fault, faults.DropConnections):
             self._drop()
-            return
-        wanted = getattr(fault, "session", "")
         for session in self._sessions:
-            if wanted in ("", session.session_id):
-                if isinstance(fault, faults.CrashWorker):
+            match fault:
+                case faults.SessionAction(session=only) if only not in ("", session.session_id):
+                    continue
+                case faults.CrashWorker():
                     session.end_worker()
-                elif isinstance(fault, faults.CutStreams):
+                case faults.CutStreams():
                     session.cut_streams()
-                elif isinstance(fault, faults.OverflowQueues):
+                case faults.OverflowQueues():
                     session.overflow_queues()
 
     def _wear(self, fault: faults.Counted) -> None:
@@ -175,19 +175,15 @@ class Faults:
 
     def reply(self, method: str, reply: bytes) -> bytes:
         """Return what is sent in the place of a unary call's reply."""
-        kind: type[Any] = getattr(pb, f"{method}Reply", pb.MxCommandReply)
         name = method
         if method == "Invoke":
-            number = pb.MxCommandReply.FromString(reply).kind
-            name = status.command_name(number)
+            name = status.command_name(pb.MxCommandReply.FromString(reply).kind)
         for fault in self.replies:
             if fault.command in ("", name):
                 self._wear(fault)
                 if fault.form == "garbage":
                     return b"\xff" * 8
-                if fault.form == "empty":
-                    return b""
-                return _without_payload(kind, reply)
+                return b"" if fault.form == "empty" else _without_payload(method, reply)
         return reply
 
     def refusal(self, name: str) -> status.MxAccessFailure | None:
@@ -274,18 +270,18 @@ def _matches(pattern: str, name: str) -> bool:
     return pattern == name or fnmatch.fnmatchcase(name, re.sub(r"\[", "[[]", pattern))
 
 
-def _without_payload(kind: type[Any], reply: bytes) -> bytes:
-    message = kind.FromString(reply)
-    if isinstance(message, pb.MxCommandReply):
-        payload = message.WhichOneof("payload")
-        if payload is not None:
-            message.ClearField(payload)
-        message.ClearField("return_value")
-    elif isinstance(message, pb.OpenSessionReply):
-        message.ClearField("session_id")
-    else:
-        message.ClearField("protocol_status")
-    return bytes(message.SerializeToString())
+def _without_payload(method: str, reply: bytes) -> bytes:
+    if method == "Invoke":
+        answer = pb.MxCommandReply.FromString(reply)
+        answer.ClearField("return_value")
+        if payload := answer.WhichOneof("payload"):
+            answer.ClearField(payload)
+        return answer.SerializeToString()
+    if method == "OpenSession":
+        opened = pb.OpenSessionReply.FromString(reply)
+        opened.ClearField("session_id")
+        return opened.SerializeToString()
+    return b""  # the others carry nothing but what they should
 
 
 class FaultFile:

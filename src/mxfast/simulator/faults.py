@@ -307,26 +307,8 @@ class DropConnections(Action):
 
 
 @dataclass(frozen=True, kw_only=True)
-class CutStreams(Action):
-    """Event streams end with UNAVAILABLE; their sessions go on.
-
-    Parameters
-    ----------
-    session : str, default ""
-        Id of the session whose streams; empty for all.
-    after : float, default 0
-        As :class:`Action`.
-    """
-
-    session: str = ""
-
-
-@dataclass(frozen=True, kw_only=True)
-class CrashWorker(Action):
-    """A session's worker ends.
-
-    Its commands are answered with WORKER_UNAVAILABLE, its streams end with an error and
-    its handles are gone.
+class SessionAction(Action):
+    """A fault that strikes sessions, once.
 
     Parameters
     ----------
@@ -340,18 +322,22 @@ class CrashWorker(Action):
 
 
 @dataclass(frozen=True, kw_only=True)
-class OverflowQueues(Action):
-    """The queues of event streams overflow, with what the gateway's policy makes of it.
+class CutStreams(SessionAction):
+    """Event streams end with UNAVAILABLE; their sessions go on."""
 
-    Parameters
-    ----------
-    session : str, default ""
-        Id of the session whose streams; empty for all.
-    after : float, default 0
-        As :class:`Action`.
+
+@dataclass(frozen=True, kw_only=True)
+class CrashWorker(SessionAction):
+    """A session's worker ends.
+
+    Its commands are answered with WORKER_UNAVAILABLE, its streams end with an error and
+    its handles are gone.
     """
 
-    session: str = ""
+
+@dataclass(frozen=True, kw_only=True)
+class OverflowQueues(SessionAction):
+    """The queues of event streams overflow, with what the gateway's policy makes of it."""
 
 
 FAULTS: dict[str, type[Fault]] = {
