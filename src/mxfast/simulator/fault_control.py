@@ -110,7 +110,9 @@ class Faults:
 
     def _sort(self) -> None:
         before = self.qualities
-        self.calls = self._of(faults.Latency, faults.RefuseCalls, faults.ExpireKey)
+        self.calls = self._of(
+            faults.Latency, faults.RefuseCalls, faults.HandshakeWorker, faults.ExpireKey
+        )
         self.replies = self._of(faults.MalformedReply)
         self.refused_tags = self._of(faults.RefuseTags)
         self.slow_tags = self._of(faults.SlowTags)
@@ -169,6 +171,9 @@ class Faults:
                 case faults.RefuseCalls(method=only) if only in ("", method):
                     self._wear(fault)
                     raise status.refused_on_request(grpc.StatusCode[fault.code])
+                case faults.HandshakeWorker() if method == "Invoke":
+                    self._wear(fault)
+                    raise status.worker_handshaking()
                 case faults.ExpireKey(key=only) if not only or f"Bearer {only}" == authorization:
                     self._wear(fault)
                     raise status.expired_key()
@@ -311,13 +316,19 @@ class FaultFile:
         self._control = control
         self._held: list[Fault] = []
         self._seen = self._stamp()
-        self._take(self._read())
+        self._first = self._read()
+        self._timer: Timer | None = None
+
+    def begin(self) -> None:
+        """Take up what the file says, from now on."""
+        self._take(self._first)
         # A file is changed in real time, also where the gateway's own clock stands.
         self._timer = Clock().every(_LOOK_SECONDS, self._look)
 
     def close(self) -> None:
         """Look no more, and end the faults that came from the file."""
-        self._timer.cancel()
+        if self._timer is not None:
+            self._timer.cancel()
         self._take([])
 
     def _stamp(self) -> tuple[int, int, int] | None:

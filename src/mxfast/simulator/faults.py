@@ -105,6 +105,19 @@ class RefuseCalls(Counted):
 
 
 @dataclass(frozen=True, kw_only=True)
+class HandshakeWorker(Counted):
+    """Commands fail because the worker is not ready yet, though its session is.
+
+    A plant has this for a moment now and then; a client may try such a command again.
+
+    Parameters
+    ----------
+    times : int, default 0
+        As :class:`Counted`.
+    """
+
+
+@dataclass(frozen=True, kw_only=True)
 class ExpireKey(Counted):
     """A key is no longer accepted: UNAUTHENTICATED.
 
@@ -233,7 +246,7 @@ class DuplicateEvents(Counted):
     Parameters
     ----------
     every : int, default 1
-        Which: each so-manieth of a stream.
+        Which: those whose number in their stream is a multiple of it.
     times : int, default 0
         As :class:`Counted`.
     """
@@ -252,7 +265,7 @@ class MissingEvents(DuplicateEvents):
     Parameters
     ----------
     every : int, default 1
-        Which: each so-manieth of a stream.
+        Which: those whose number in their stream is a multiple of it.
     times : int, default 0
         As :class:`Counted`.
     """
@@ -345,6 +358,7 @@ FAULTS: dict[str, type[Fault]] = {
     for kind in (
         Latency,
         RefuseCalls,
+        HandshakeWorker,
         ExpireKey,
         MalformedReply,
         RefuseTags,

@@ -152,18 +152,15 @@ class SimulatedGateway(GatewayOptions):
         fault_file = None
         if self.fault_file is not None:
             fault_file = FaultFile(self.fault_file, self._faults)
-        try:
-            port = self._listen(server)
-        except OSError:
-            if fault_file is not None:
-                fault_file.close()
-            raise
+        port = self._listen(server)
         await server.start()
         self._faults.attach(clock, sessions, lambda: drop_connections(port))
         for text in self.initial_faults:
             fault = fault_from_text(text)
             if isinstance(fault, Action):
                 self._faults.add(fault)
+        if fault_file is not None:
+            fault_file.begin()
         timers = [clock.every(SWEEP_SECONDS, sessions.sweep)]
         if self.update_interval > 0:
             timers.append(clock.every(self.update_interval, lambda: _scan(sessions)))

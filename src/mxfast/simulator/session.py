@@ -95,7 +95,7 @@ class Session:
         self.rules = rules
         self.command_timeout = command_timeout
         self.events = EventLog(self.session_id, rules.events, plant.clock)
-        self.worker = Worker(self.session_id, plant.clock, rules.pending_limit)
+        self.worker = Worker(self.session_id, plant.clock, rules.pending_limit, self.end_worker)
         self.worker_gone = False
         self.used_at = plant.clock.monotonic()
         self.detached_at: float | None = None
