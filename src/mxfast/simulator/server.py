@@ -46,8 +46,9 @@ class SimulatedGateway(GatewayOptions):
         self._access = Access(self.api_keys)
         self._clock = self.clock or Clock()
         self._faults = Faults()
-        for text in self.initial_faults:
-            fault = fault_from_text(text)
+        given = [fault_from_text(text) for text in self.initial_faults]
+        self._strikes = [fault for fault in given if isinstance(fault, Action)]
+        for fault in given:
             if not isinstance(fault, Action):
                 self._faults.add(fault)
         self._running: _Running | None = None
@@ -155,10 +156,8 @@ class SimulatedGateway(GatewayOptions):
         port = self._listen(server)
         await server.start()
         self._faults.attach(clock, sessions, lambda: drop_connections(port))
-        for text in self.initial_faults:
-            fault = fault_from_text(text)
-            if isinstance(fault, Action):
-                self._faults.add(fault)
+        for fault in self._strikes:
+            self._faults.add(fault)
         if fault_file is not None:
             fault_file.begin()
         timers = [clock.every(SWEEP_SECONDS, sessions.sweep)]

@@ -86,6 +86,6 @@ class Worker:
         if seconds > 0:
             await self._clock.sleep(min(seconds, STUCK_SECONDS))
         if seconds > STUCK_SECONDS:
-            self._on_stuck()  # which cancels this task among others
-            await asyncio.sleep(0)
+            self._on_stuck()
+            await asyncio.sleep(0)  # ended here with all that is pending
         return work()
