@@ -6,6 +6,7 @@ import operator
 import secrets
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
+from weakref import WeakSet
 
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
@@ -21,7 +22,7 @@ from mxfast.errors import (
     check_protocol,
     parse,
 )
-from mxfast.handles import HandleTable
+from mxfast.handles import HandleTable, Rebindable
 from mxfast.options import ClientOptions
 from mxfast.transport import MessageStream, Transport, attached
 
@@ -115,6 +116,7 @@ class CommandSender:
         self.session_id = session_id
         self.closed = False
         self.handles = HandleTable()
+        self.rebindables: WeakSet[Rebindable] = WeakSet()
         # The gateway files pending commands by correlation id: each needs its own
         # (contract notes, Process model).
         prefix = secrets.token_hex(4)
@@ -128,7 +130,7 @@ class CommandSender:
         return self.handles.tags
 
     def adopt(self, other: "CommandSender") -> None:
-        """Go on as the sender of another session: the one that was built in this one's place."""
+        """Go on as the sender of the session that was built in this one's place."""
         self.session_id = other.session_id
         self.handles = other.handles
         self._attaching = other._attaching

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple, overload
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from mxfast.batch import EventBatch
 from mxfast.checks import shown
 from mxfast.commands import CommandSender
 from mxfast.errors import MxAccessError
@@ -149,18 +150,23 @@ class Items:
             raise KeyError(f"item handle {handle} is none of these items")
         return self.tags[rows]
 
-    def rows_of(self, item_handles: ArrayLike) -> NDArray[np.intp]:
-        """Return the rows of item handles, such as those of an `EventBatch`.
+    def rows_of(self, item_handles: ArrayLike | EventBatch) -> NDArray[np.intp]:
+        """Return the rows of item handles or, safer, of a batch of events.
 
         Parameters
         ----------
-        item_handles : array of int, shape (m,)
+        item_handles : array of int, or EventBatch, shape (m,)
+            A batch tells its server handles too: events of a session that was built anew
+            meanwhile, whose item handles stood for other tags, are then told apart.
 
         Returns
         -------
         ndarray of intp, shape (m,)
-            -1 for a handle that is none of these items.
+            -1 for what is none of these items.
         """
+        if isinstance(item_handles, EventBatch):
+            rows = self.rows_of(item_handles.item_handle)
+            return np.where(item_handles.server_handle == self.server_handle, rows, -1)
         wanted = np.asarray(item_handles)
         if self._looked_up is not self._binding.item_handle:
             handles = self.item_handle
@@ -279,7 +285,8 @@ def resolved(given: "ArrayLike | Items", server_handle: int, by_tag: HandlesByTa
 def _handles_of_items(items: Items, server_handle: int) -> NDArray[np.int32]:
     if items.server_handle != server_handle:
         raise ValueError(
-            f"the items belong to server handle {items.server_handle}, not {server_handle}"
+            f"the items belong to server handle {items.server_handle}, not {server_handle}: "
+            "give items.server_handle"
         )
     handles = items.item_handle
     if not handles.all():

@@ -235,9 +235,22 @@ async def subscribe(sender: CommandSender, server_handle: int, tags: list[str]) 
     except BaseException as error:
         # What was subscribed until then is not lost; also on a CancelledError.
         failed.update(dict.fromkeys(tags[answered:], "not answered"))
-        error.result = Items(Binding(server_handle, column, handles, failed))  # type: ignore[attr-defined]
+        error.result = _items(sender, server_handle, column, handles, failed)  # type: ignore[attr-defined]
         raise
-    return Items(Binding(server_handle, column, handles, failed))
+    return _items(sender, server_handle, column, handles, failed)
+
+
+def _items(
+    sender: CommandSender,
+    server_handle: int,
+    tags: NDArray[np.object_],
+    handles: NDArray[np.int32],
+    failed: dict[str, str],
+) -> Items:
+    """Return items that take new handles when their session is built anew."""
+    binding = Binding(server_handle, tags, handles, failed)
+    sender.rebindables.add(binding)
+    return Items(binding)
 
 
 async def read(
@@ -275,17 +288,16 @@ async def _exchange(
     rows = sender.options.max_bulk_items
     start = 0
     sender.require_open(operation)
-    await sender.attached()
     while start < len(tags):
         part = tags[start : start + rows]
         request = sender.request(
             command, {"server_handle": server_handle, "tag_addresses": part, **fields}
         )
-        if len(request) > sender.options.max_message_bytes:
-            # One tag alone fits: that was checked.
+        if len(request) > sender.options.max_message_bytes and len(part) > 1:
             rows = len(part) // 2
             continue
         sender.require_open(operation)
+        await sender.attached()
         data = await sender.transport.unary(_INVOKE, request, timeout=timeout, operation=operation)
         try:
             reply = decode(data)
