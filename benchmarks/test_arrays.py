@@ -92,12 +92,24 @@ def test_prepared_write(benchmark: BenchmarkFixture, n: int, way: str) -> None:
         benchmark(bytes, memoryview(prepared.encode(values)))
 
 
+# How an array's elements lie: side by side, every second one, back to front, a column of 16.
+LAYOUTS: dict[str, slice] = {
+    "": slice(None),
+    "[::2]": slice(None, None, 2),
+    "[::-1]": slice(None, None, -1),
+    "[::16]": slice(None, None, 16),
+}
+
+
 @pytest.mark.parametrize("way", ["mxfast", "numpy.isfinite(x).all()"])
 @pytest.mark.parametrize("n", [1, 100, 10_000, 1_000_000])
+@pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("dtype", ["float64", "float32", "float16"])
-def test_all_finite(benchmark: BenchmarkFixture, dtype: str, n: int, way: str) -> None:
-    array = np.ones(n, dtype)
-    benchmark.group = f"all_finite of {n:,} {dtype}"
+def test_all_finite(benchmark: BenchmarkFixture, dtype: str, layout: str, n: int, way: str) -> None:
+    step = LAYOUTS[layout]
+    array = np.ones(n * abs(step.step or 1), dtype)[step]
+    assert len(array) == n
+    benchmark.group = f"all_finite of {n:,} {dtype}{layout}"
     assert benchmark(
         codec.all_finite if way == "mxfast" else lambda x: bool(np.isfinite(x).all()), array
     )

@@ -11,6 +11,7 @@ import pytest
 from mxfast import GatewayClient, Session
 from mxfast.contract import mxaccess_gateway as pb
 from mxfast.simulator import SimulatedGateway
+from tests.feed import Feed
 
 Context = grpc.aio.ServicerContext[bytes, bytes]
 Unary = Callable[[bytes, Context], Awaitable[bytes]]
@@ -124,3 +125,11 @@ async def scripted() -> AsyncIterator[ScriptedGateway]:
 async def scripted_session(scripted: ScriptedGateway) -> AsyncIterator[Session]:
     async with await scripted.connect() as connected, await connected.open_session() as opened:
         yield opened
+
+
+@pytest.fixture
+def feed(scripted: ScriptedGateway) -> Feed:
+    """What the scripted gateway's event stream sends."""
+    made = Feed()
+    scripted.stream["StreamEvents"] = made.stream
+    return made

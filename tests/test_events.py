@@ -1,7 +1,5 @@
 import asyncio
 import gc
-import importlib.util
-from collections.abc import AsyncIterator, Callable, Iterable
 from typing import Any
 
 import grpc
@@ -19,89 +17,22 @@ from mxfast import (
     MxGatewaySessionError,
     Session,
     ValueKind,
-    to_mx_value,
 )
 from mxfast.codec import decode_events
 from mxfast.contract import mxaccess_gateway as pb
-from mxfast.events import EventStream
 from mxfast.simulator import SimulatedGateway
-from tests.conftest import Context, ScriptedGateway
-
-CHANGE = pb.MX_EVENT_FAMILY_ON_DATA_CHANGE
-COMPLETE = pb.MX_EVENT_FAMILY_ON_WRITE_COMPLETE
-
-
-def event(sequence: int, item: int = 1, value: Any = 1.0, family: Any = CHANGE) -> bytes:
-    message = pb.MxEvent(
-        family=family,
-        server_handle=1,
-        item_handle=item,
-        value=to_mx_value(value),
-        quality=192,
-        worker_sequence=sequence,
-    )
-    return message.SerializeToString()
-
-
-def sentinel(after: int, oldest: int) -> bytes:
-    gap = pb.ReplayGap(requested_after_sequence=after, oldest_available_sequence=oldest)
-    return pb.MxEvent(replay_gap=gap).SerializeToString()
-
-
-class Feed:
-    """A StreamEvents method that sends what a test puts, and tells when the client left."""
-
-    def __init__(self) -> None:
-        self.requests: list[pb.StreamEventsRequest] = []
-        self.left = asyncio.Event()
-        self._queue: asyncio.Queue[bytes | grpc.StatusCode | None] = asyncio.Queue()
-        self.sent = 0
-
-    async def stream(self, request: bytes, context: Context) -> AsyncIterator[bytes]:
-        self.requests.append(pb.StreamEventsRequest.FromString(request))
-        try:
-            while (message := await self._queue.get()) is not None:
-                if isinstance(message, grpc.StatusCode):
-                    await context.abort(message, "by script")
-                else:
-                    yield message
-                    self.sent += 1
-        finally:
-            self.left.set()
-
-    def put(self, *messages: bytes) -> None:
-        for message in messages:
-            self._queue.put_nowait(message)
-
-    def end(self, code: grpc.StatusCode | None = None) -> None:
-        self._queue.put_nowait(code)
-
-
-@pytest.fixture
-def feed(scripted: ScriptedGateway) -> Feed:
-    made = Feed()
-    scripted.stream["StreamEvents"] = made.stream
-    return made
-
-
-async def settled(stream: EventStream, done: Callable[[EventStream], bool]) -> None:
-    """Wait until the reader task has got so far, without taking anything."""
-    async with asyncio.timeout(10):
-        while not done(stream):  # noqa: ASYNC110 - the reader task tells nobody
-            await asyncio.sleep(0.002)
-
-
-def waiting(count: int) -> Callable[[EventStream], bool]:
-    return lambda stream: len(stream._queue.messages) >= count
-
-
-def ended(stream: EventStream) -> bool:
-    return stream._queue.ended
-
-
-def sequences(batches: Iterable[EventBatch]) -> list[int]:
-    return [int(s) for batch in batches for s in batch.worker_sequence]
-
+from tests.conftest import ScriptedGateway
+from tests.feed import (
+    CHANGE,
+    COMPLETE,
+    Feed,
+    ended,
+    event,
+    sentinel,
+    sequences,
+    settled,
+    waiting,
+)
 
 # ---------------------------------------------------------------- against the simulated gateway
 
@@ -236,21 +167,6 @@ def test_slices(batch: EventBatch, rows: slice) -> None:
 
 def test_batch_repr(batch: EventBatch) -> None:
     assert repr(batch) == "<EventBatch of 8 events, 3 dropped, gap>"
-
-
-@pytest.mark.skipif(not importlib.util.find_spec("pandas"), reason="pandas is an extra")
-def test_to_pandas(batch: EventBatch) -> None:
-    frame = batch.to_pandas()
-    assert frame["item_handle"].tolist() == list(range(10, 18))
-    assert frame["value"].iloc[0] == 1.5
-    assert len(frame) == 8
-
-
-@pytest.mark.skipif(not importlib.util.find_spec("pyarrow"), reason="pyarrow is an extra")
-def test_to_arrow(batch: EventBatch) -> None:
-    table = batch.to_arrow()
-    assert table.num_rows == 8
-    assert table["item_handle"].to_pylist() == list(range(10, 18))
 
 
 # ---------------------------------------------------------------- batching
@@ -508,10 +424,10 @@ async def test_error_comes_after_the_events_before_it(
 ) -> None:
     events = scripted_session.event_batches()
     feed.put(event(1), event(2))
-    feed.end(grpc.StatusCode.RESOURCE_EXHAUSTED)
+    feed.end(grpc.StatusCode.FAILED_PRECONDITION)
     await settled(events, ended)
     assert sequences([await anext(events)]) == [1, 2]
-    with pytest.raises(MxGatewaySessionError, match=r"event_batches: .*RESOURCE_EXHAUSTED"):
+    with pytest.raises(MxGatewaySessionError, match=r"event_batches: .*FAILED_PRECONDITION"):
         await anext(events)
     with pytest.raises(StopAsyncIteration):
         await anext(events)
@@ -549,7 +465,7 @@ async def test_the_call_is_cancelled_when_the_stream_is_left(
     else:
         feed.put(event(1))
         await anext(events)
-        reader = events._task
+        reader = events._reader.task
         if how == "aclose":
             await asyncio.gather(events.aclose(), events.aclose())
             with pytest.raises(StopAsyncIteration):
@@ -607,6 +523,69 @@ async def test_client_that_closes_ends_the_stream_with_an_error(
 
 
 # ---------------------------------------------------------------- message by message
+
+
+class Heard:
+    """A listener that keeps what it hears."""
+
+    def __init__(self) -> None:
+        self.urgent = False
+        self.messages: list[bytes] = []
+        self.has_ended = asyncio.Event()
+
+    def hear(self, messages: list[bytes]) -> None:
+        self.messages += messages
+
+    def ended(self) -> None:
+        self.has_ended.set()
+
+
+@pytest.mark.parametrize("overflow", ["block", "latest", "drop_oldest"])
+async def test_a_listener_hears_all_and_takes_nothing(
+    scripted_session: Session, feed: Feed, overflow: Any
+) -> None:
+    stream = scripted_session.event_batches(max_events=100, max_delay=0, overflow=overflow)
+    heard = Heard()
+    stream.listen(heard)
+    sent = [event(n) for n in range(1, 6)]
+    feed.put(*sent)
+    feed.end()
+    batches = [batch async for batch in stream]
+    assert sequences(batches) == [1, 2, 3, 4, 5]
+    assert heard.messages == sent
+    async with asyncio.timeout(10):
+        await heard.has_ended.wait()
+
+
+@pytest.mark.parametrize("before_it_ran", [True, False])
+async def test_a_listener_is_told_when_the_stream_is_closed(
+    scripted_session: Session, feed: Feed, before_it_ran: bool
+) -> None:
+    stream, heard = scripted_session.event_batches(), Heard()
+    stream.listen(heard)
+    if not before_it_ran:
+        feed.put(event(1))
+        await settled(stream, waiting(1))
+    assert not heard.has_ended.is_set()
+    await stream.aclose()
+    async with asyncio.timeout(10):
+        await heard.has_ended.wait()
+
+
+async def test_an_urgent_listener_keeps_a_full_stream_going(
+    scripted_session: Session, feed: Feed
+) -> None:
+    async with scripted_session.event_batches(max_events=2, max_delay=0) as stream:
+        heard = Heard()
+        look = stream.listen(heard)
+        feed.put(*(event(n) for n in range(1, 7)))
+        await settled(stream, waiting(2))
+        assert len(heard.messages) == 2
+        heard.urgent = True
+        look()
+        await settled(stream, waiting(6))
+        assert len(heard.messages) == 6
+        assert sequences([await anext(stream) for _ in range(3)]) == [1, 2, 3, 4, 5, 6]
 
 
 async def test_stream_events(scripted_session: Session, feed: Feed) -> None:

@@ -118,7 +118,7 @@ async def test_cancelled_task_cancels_its_call(
     await call.cancelled.wait()
 
 
-@pytest.mark.parametrize("how", ["close", "cancel"])
+@pytest.mark.parametrize("how", ["close", "cancel", "forget"])
 async def test_stream_that_is_left_is_cancelled(
     scripted: ScriptedGateway, transport: GrpcTransport, how: str
 ) -> None:
@@ -126,14 +126,18 @@ async def test_stream_that_is_left_is_cancelled(
     scripted.stream["StreamEvents"] = call.stream
     stream = transport.stream(EVENTS, b"", timeout=None)
     assert await anext(stream) == [b"first"]
+    # Before that the method stands at its yield, where a cancelled call leaves it for good.
+    await call.begun.wait()
     if how == "close":
         await stream.aclose()
         with pytest.raises(StopAsyncIteration):
             await anext(stream)
-    else:
+    elif how == "cancel":
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.05):
                 await anext(stream)
+    else:
+        del stream
     await call.cancelled.wait()
 
 

@@ -14,6 +14,7 @@
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from mxfast.batch import EventBatch
 from mxfast.channel import create_channel
 from mxfast.client import GatewayClient
 from mxfast.codec import DecodeError, EncodeError, ValueKind
@@ -27,12 +28,14 @@ from mxfast.errors import (
     MxGatewayError,
     MxGatewayOverflowError,
     MxGatewaySessionError,
+    MxGatewaySessionLostError,
     MxGatewayTimeoutError,
     MxGatewayTransportError,
     MxGatewayWorkerError,
 )
-from mxfast.events import EventBatch, EventStream
+from mxfast.events import EventStream
 from mxfast.galaxy import GalaxyNode, GalaxyRepositoryClient
+from mxfast.handles import HandleChanges
 from mxfast.options import MAX_BULK_ITEMS, ClientOptions
 from mxfast.session import Session
 from mxfast.values import from_mx_value, to_mx_value
@@ -48,6 +51,7 @@ __all__ = [
     "GalaxyNode",
     "GalaxyRepositoryClient",
     "GatewayClient",
+    "HandleChanges",
     "MalformedReplyError",
     "MxAccessError",
     "MxGatewayAuthenticationError",
@@ -57,6 +61,7 @@ __all__ = [
     "MxGatewayError",
     "MxGatewayOverflowError",
     "MxGatewaySessionError",
+    "MxGatewaySessionLostError",
     "MxGatewayTimeoutError",
     "MxGatewayTransportError",
     "MxGatewayWorkerError",

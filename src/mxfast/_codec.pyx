@@ -22,6 +22,7 @@ from cpython.buffer cimport (
     PyObject_GetBuffer,
 )
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.object cimport PyObject
 from cpython.unicode cimport PyUnicode_AsUTF8AndSize, PyUnicode_DecodeUTF8
 from libc.stdint cimport INT64_MAX, INT64_MIN, SIZE_MAX, int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
@@ -41,6 +42,7 @@ include "_known.pxi"
 include "_values.pxi"
 include "_columns.pxi"
 include "_layout.pxi"
+include "_event_layout.pxi"
 include "_decode.pxi"
 include "_command.pxi"
 include "_gateway.pxi"

@@ -257,26 +257,6 @@ def decode_events(messages):
     # A list of its own: another thread may change the caller's while this one holds no GIL.
     cdef list kept = list(messages)
     cdef Py_ssize_t count = len(kept)
-    cdef Span* spans = <Span*> malloc(max(count, 1) * sizeof(Span))
-    if spans == NULL:
-        raise MemoryError
-    try:
-        return decode_spans(kept, spans, count)
-    finally:
-        free(spans)
-
-
-cdef EventColumns decode_spans(list messages, Span* spans, Py_ssize_t count):
-    cdef Py_ssize_t m, n = 0
-    for m in range(count):
-        message = messages[m]
-        if type(message) is not bytes:
-            raise TypeError(f"messages[{m}] must be bytes, not {type(message).__name__}")
-        spans[m].data = <const uint8_t*> PyBytes_AS_STRING(message)
-        spans[m].size = PyBytes_GET_SIZE(message)
-        if spans[m].size > MAX_LENGTH:
-            raise too_large(message, f"messages[{m}]")
-
     columns = (
         empty(count, DTYPE_INT32),     # family
         empty(count, DTYPE_INT32),     # server_handle
@@ -285,93 +265,89 @@ cdef EventColumns decode_spans(list messages, Span* spans, Py_ssize_t count):
         empty(count, DTYPE_INT32),     # quality
         empty(count, DTYPE_INT64),     # source_timestamp
         empty(count, DTYPE_INT64),     # gateway_timestamp
-        empty(count, DTYPE_BOOL),     # ok
+        empty(count, DTYPE_BOOL),      # ok
         empty(count, DTYPE_UINT8),     # kind
         empty(count, DTYPE_INT64),     # payload
         empty(count, DTYPE_FLOAT64),   # value
         empty(count, DTYPE_INT64),     # message_index
     )
     cdef list memories = [memory_of(column, PyBUF_WRITABLE) for column in columns]
-    cdef int32_t* family = <int32_t*> (<Memory> memories[0]).view.buf
-    cdef int32_t* server_handle = <int32_t*> (<Memory> memories[1]).view.buf
-    cdef int32_t* item_handle = <int32_t*> (<Memory> memories[2]).view.buf
-    cdef uint64_t* sequence = <uint64_t*> (<Memory> memories[3]).view.buf
-    cdef int32_t* quality = <int32_t*> (<Memory> memories[4]).view.buf
-    cdef int64_t* source = <int64_t*> (<Memory> memories[5]).view.buf
-    cdef int64_t* gateway = <int64_t*> (<Memory> memories[6]).view.buf
-    cdef uint8_t* ok = <uint8_t*> (<Memory> memories[7]).view.buf
-    cdef uint8_t* kind = <uint8_t*> (<Memory> memories[8]).view.buf
-    cdef int64_t* payload = <int64_t*> (<Memory> memories[9]).view.buf
-    cdef double* value = <double*> (<Memory> memories[10]).view.buf
-    cdef int64_t* index = <int64_t*> (<Memory> memories[11]).view.buf
+    cdef EventRows to
+    to.family = <int32_t*> (<Memory> memories[0]).view.buf
+    to.server_handle = <int32_t*> (<Memory> memories[1]).view.buf
+    to.item_handle = <int32_t*> (<Memory> memories[2]).view.buf
+    to.sequence = <uint64_t*> (<Memory> memories[3]).view.buf
+    to.quality = <int32_t*> (<Memory> memories[4]).view.buf
+    to.source = <int64_t*> (<Memory> memories[5]).view.buf
+    to.gateway = <int64_t*> (<Memory> memories[6]).view.buf
+    to.ok = <uint8_t*> (<Memory> memories[7]).view.buf
+    to.kind = <uint8_t*> (<Memory> memories[8]).view.buf
+    to.payload = <int64_t*> (<Memory> memories[9]).view.buf
+    to.value = <double*> (<Memory> memories[10]).view.buf
+    to.index = <int64_t*> (<Memory> memories[11]).view.buf
 
     cdef EventRow row
     cdef Cell cell
     cdef Fault fault
     cdef list gaps = []
     cdef list buffered = []
-    cdef bint fine = True
     cdef EventLayouts layouts
-    cdef const EventLayout* layout
-    cdef const EventRow* row_constants
-    cdef const uint8_t* p
+    cdef const uint8_t* start = NULL
+    cdef size_t size = 0
+    cdef Py_ssize_t m = 0, n = 0, alike
+    cdef bint fine = True
     memset(&fault, 0, sizeof(fault))
     layouts_begin(&layouts)
     with nogil:
-        for m in range(count):
-            if m + AHEAD < count:
-                mxf_prefetch(spans[m + AHEAD].data)
-            layout = layouts_find(&layouts, spans[m].data, spans[m].size)
-            if layout != NULL:
-                # Told by its layout: constants from there, variables from where they stand.
-                p = spans[m].data
-                row_constants = &layout.row
-                item_handle[n] = <int32_t> field_at(p, &layout.item)
-                sequence[n] = field_at(p, &layout.sequence)
-                source[n] = nanoseconds(
-                    <int64_t> field_at(p, &layout.source_seconds),
-                    <int32_t> field_at(p, &layout.source_nanos),
-                ) if row_constants.has_source else NAT
-                gateway[n] = nanoseconds(
-                    row_constants.gateway.seconds, <int32_t> field_at(p, &layout.gateway_nanos)
-                ) if row_constants.has_gateway else NAT
-                kind[n] = layout.kind
-                layout_number(layout, p, payload + n, value + n)
-            else:
-                fine = read_event(spans[m].data, spans[m].size, &row, &cell, &fault)
-                if not fine:
-                    break
-                if row.is_gap:
-                    with gil:
-                        gaps.append((n, row.requested, row.oldest))
-                    continue
-                if row.is_buffered and cell.kind == KIND_ARRAY:
-                    with gil:
-                        buffered.append(n)
-                layouts_learn(&layouts, spans[m].data, spans[m].size, &row, &cell)
-                row_constants = &row
-                item_handle[n] = row.item_handle
-                sequence[n] = row.sequence
-                source[n] = nanoseconds(row.source.seconds, row.source.nanos) if row.has_source else NAT
-                gateway[n] = (
-                    nanoseconds(row.gateway.seconds, row.gateway.nanos) if row.has_gateway else NAT
-                )
-                kind[n] = cell.kind
-                payload[n] = cell.payload
-                value[n] = cell.value
-            family[n] = row_constants.family
-            server_handle[n] = row_constants.server_handle
-            quality[n] = row_constants.quality
-            ok[n] = row_constants.ok
-            index[n] = m
+        while True:
+            alike = mxf_read_events(<PyObject*> kept, m, count, n, &layouts, &to)
+            m += alike
+            n += alike
+            if m == count:
+                break
+            # One that has no layout yet is parsed.
+            fine = mxf_bytes_at(<PyObject*> kept, m, &start, &size) and size <= MAX_LENGTH
+            if not fine:
+                break
+            fine = read_event(start, size, &row, &cell, &fault)
+            if not fine:
+                break
+            m += 1
+            if row.is_gap:
+                with gil:
+                    gaps.append((n, row.requested, row.oldest))
+                continue
+            if row.is_buffered and cell.kind == KIND_ARRAY:
+                with gil:
+                    buffered.append(n)
+            layouts_learn(&layouts, start, size, &row, &cell)
+            to.family[n] = row.family
+            to.server_handle[n] = row.server_handle
+            to.item_handle[n] = row.item_handle
+            to.sequence[n] = row.sequence
+            to.quality[n] = row.quality
+            to.source[n] = nanoseconds(row.source.seconds, row.source.nanos) if row.has_source else NAT
+            to.gateway[n] = (
+                nanoseconds(row.gateway.seconds, row.gateway.nanos) if row.has_gateway else NAT
+            )
+            to.ok[n] = row.ok
+            to.kind[n] = cell.kind
+            to.payload[n] = cell.payload
+            to.value[n] = cell.value
+            to.index[n] = m - 1
             n += 1
     if not fine:
-        raise decode_error(&fault, spans[m].data, f"messages[{m}]: ")
+        message = kept[m]
+        if type(message) is not bytes:
+            raise TypeError(f"messages[{m}] must be bytes, not {type(message).__name__}")
+        if len(message) > MAX_LENGTH:
+            raise too_large(message, f"messages[{m}]")
+        raise decode_error(&fault, start, f"messages[{m}]: ")
 
     cdef EventColumns events = EventColumns.__new__(EventColumns)
     if n != count:
         columns = tuple([column[:n] for column in columns])
-    events.messages = messages
+    events.messages = kept
     events.family = sealed(columns[0])
     events.server_handle = sealed(columns[1])
     events.item_handle = sealed(columns[2])

@@ -30,11 +30,72 @@ cdef extern from *:
         return (v & 0x7f) | (v & 0x3f80) << 1 | (v & 0x1fc000) << 2
              | (v & 0xfe00000) << 3 | (v & 0xf0000000) << 4 | MXF_CONTINUE[size];
     }
+    static int mxf_all_between(const int32_t *handles, ptrdiff_t n, int32_t low, uint32_t span) {
+        /* In blocks without a branch, which become vector code. */
+        for (ptrdiff_t i = 0; i < n; i += 256) {
+            const ptrdiff_t stop = n - i < 256 ? n : i + 256;
+            uint32_t others = 0;
+            for (ptrdiff_t j = i; j < stop; j++)
+                others |= (uint32_t) handles[j] - (uint32_t) low > span;
+            if (others) return 0;
+        }
+        return 1;
+    }
+    /* Stamps rows while their handles' varints take k bytes and there is room before `last`,
+       and tells how many. A row is three stores: head and handle as one word, the middle of 16
+       bytes, the payload; each may write past its piece, which the next overwrites. It is
+       compiled once for each payload width and k, so that all offsets but two are constants
+       (gcc does so only where it must: hence the attribute). All is held in locals because
+       bytes written through `out` could, for all the compiler knows, change the template. */
+    __attribute__((always_inline)) static inline ptrdiff_t mxf_stamp_run(
+        uint8_t **at, const uint8_t *last, const uint8_t *row_head, size_t head_size,
+        const uint8_t *row_mid, size_t mid_size, const int32_t *handles, const uint8_t *values,
+        ptrdiff_t n, const size_t width, const int k)
+    {
+        const size_t payload_at = head_size + k + mid_size, row_size = payload_at + width;
+        const int head_bits = 8 * (int) head_size;
+        const uint32_t low = MXF_LOWEST[k], span = MXF_SPAN[k];
+        uint8_t *out = *at;
+        uint64_t head, mid[2];
+        ptrdiff_t i = 0;
+        memcpy(&head, row_head, 8);
+        head &= ((uint64_t) 1 << head_bits) - 1;
+        memcpy(mid, row_mid, 16);
+        for (; i < n && out <= last; i++, out += row_size) {
+            const uint32_t handle = handles[i];
+            if (handle - low > span) break;     /* one comparison for low <= handle <= highest */
+            const uint64_t word = head | mxf_handle_word(handle, k) << head_bits;
+            memcpy(out, &word, 8);
+            memcpy(out + head_size + k, mid, 16);
+            if (width == 1) out[payload_at] = values[i] != 0;
+            else if (width) memcpy(out + payload_at, values + (size_t) i * width, width);
+        }
+        *at = out;
+        return i;
+    }
+    #define MXF_STAMP(K, WIDTH) case 16 * K + WIDTH: return mxf_stamp_run(                    \
+        at, last, head, head_size, mid, mid_size, handles, values, n, WIDTH, K);
+    #define MXF_STAMPS(K) MXF_STAMP(K, 0) MXF_STAMP(K, 1) MXF_STAMP(K, 4) MXF_STAMP(K, 8)
+    static ptrdiff_t mxf_stamp(
+        uint8_t **at, const uint8_t *last, const uint8_t *head, size_t head_size,
+        const uint8_t *mid, size_t mid_size, const int32_t *handles, const uint8_t *values,
+        ptrdiff_t n, size_t width, int k)
+    {
+        switch (16 * k + width) {
+        MXF_STAMPS(1) MXF_STAMPS(2) MXF_STAMPS(3) MXF_STAMPS(4) MXF_STAMPS(5)
+        }
+        return 0;
+    }
     """
+    Py_ssize_t mxf_stamp(
+        uint8_t** at, const uint8_t* last, const uint8_t* head, size_t head_size,
+        const uint8_t* mid, size_t mid_size, const int32_t* handles, const uint8_t* values,
+        Py_ssize_t n, size_t width, int k) noexcept nogil
     const int32_t MXF_LOWEST[11]
     const uint32_t MXF_SPAN[11]
     int mxf_handle_size(uint32_t h) noexcept nogil
-    uint64_t mxf_handle_word(uint32_t h, int size) noexcept nogil
+    bint mxf_all_between(
+        const int32_t* handles, Py_ssize_t n, int32_t low, uint32_t span) noexcept nogil
 
 cdef enum:
     HANDLE_SIZES = 11      # a varint takes 0 (left out) to 5 bytes, or 10
@@ -102,6 +163,10 @@ cdef void lay_out(RowTemplate* row, uint32_t entry_tag, uint32_t handle_tag) noe
 
 
 cdef size_t rows_size(const RowTemplate* row, const int32_t* handles, Py_ssize_t n) noexcept nogil:
+    # Usually all handles have varints of one size, which is told in less time than counting.
+    cdef int k = mxf_handle_size(<uint32_t> handles[0]) if n else 0
+    if mxf_all_between(handles, n, MXF_LOWEST[k], MXF_SPAN[k]):
+        return <size_t> n * row.row_size[k]
     # Six running counts and no branch: vector code. How many handles have a size of
     # exactly k bytes is then a difference of two counts.
     cdef int64_t one = 0, two = 0, three = 0, four = 0, five = 0, negative = 0
@@ -162,83 +227,24 @@ cdef uint8_t* stamp_row(
     return out + row.row_size[k]
 
 
-cdef inline Py_ssize_t stamp_run(
-    uint8_t** at, const uint8_t* limit, const RowTemplate* row, const int32_t* handles,
-    const uint8_t* values, Py_ssize_t i, Py_ssize_t n, const size_t width, const int k,
-) noexcept nogil:
-    # Rows from i on, while their handles' varints take k bytes and there is room; returns the
-    # row it stopped at. Inlined for each width and k: all offsets are then constants or in
-    # registers, and a row is three stores: the head and the handle as one word, the middle,
-    # the payload. All is held in locals because bytes written through `out` could, for all
-    # the compiler knows, change the template.
-    cdef uint8_t* out = at[0]
-    cdef const uint8_t* last = limit - ROW_ROOM
-    cdef uint64_t head = 0
-    cdef uint64_t mid[2]
-    cdef uint64_t word
-    cdef size_t head_size = row.head_size[k], row_size = row.row_size[k]
-    cdef size_t payload_at = head_size + k + row.mid.size
-    cdef int head_bits = 8 * <int> head_size
-    cdef int32_t low = MXF_LOWEST[k]
-    cdef uint32_t span = MXF_SPAN[k]
-    cdef int32_t handle
-    memcpy(&head, row.head[k], 8)
-    head &= (<uint64_t> 1 << head_bits) - 1
-    memcpy(mid, row.mid.data, 16)
-    while i < n and out <= last:
-        handle = handles[i]
-        # One comparison for low <= handle <= low + span.
-        if <uint32_t> handle - <uint32_t> low > span:
-            break
-        word = head | mxf_handle_word(<uint32_t> handle, k) << head_bits
-        memcpy(out, &word, 8)
-        memcpy(out + head_size + k, mid, 16)
-        if width == 1:
-            out[payload_at] = values[i] != 0
-        elif width:
-            memcpy(out + payload_at, values + <size_t> i * width, width)
-        out += row_size
-        i += 1
-    at[0] = out
-    return i
-
-
-cdef inline uint8_t* stamp_rows_of(
-    uint8_t* out, const uint8_t* limit, const RowTemplate* row, const int32_t* handles,
-    const uint8_t* values, Py_ssize_t n, const size_t width,
-) noexcept nogil:
-    cdef bint plain = row.mid.size <= 16 and row.tail.size == 0
-    cdef Py_ssize_t i = 0, before
-    cdef int k
-    while i < n:
-        before = i
-        k = mxf_handle_size(<uint32_t> handles[i])
-        if plain and row.head_size[k] + k <= 8:
-            if k == 1:
-                i = stamp_run(&out, limit, row, handles, values, i, n, width, 1)
-            elif k == 2:
-                i = stamp_run(&out, limit, row, handles, values, i, n, width, 2)
-            elif k == 3:
-                i = stamp_run(&out, limit, row, handles, values, i, n, width, 3)
-            elif k == 4:
-                i = stamp_run(&out, limit, row, handles, values, i, n, width, 4)
-            elif k == 5:
-                i = stamp_run(&out, limit, row, handles, values, i, n, width, 5)
-        if i == before:
-            out = stamp_row(out, limit, row, handles[i], values + <size_t> i * width)
-            i += 1
-    return out
-
-
 cdef uint8_t* stamp_rows(
     uint8_t* out, const uint8_t* limit, const RowTemplate* row, const int32_t* handles,
     const uint8_t* values, Py_ssize_t n,
 ) noexcept nogil:
     """Write n rows at `out`; nothing is written at or behind `limit`."""
-    if row.width == 8:
-        return stamp_rows_of(out, limit, row, handles, values, n, 8)
-    if row.width == 4:
-        return stamp_rows_of(out, limit, row, handles, values, n, 4)
-    if row.width == 1:
-        return stamp_rows_of(out, limit, row, handles, values, n, 1)
-    return stamp_rows_of(out, limit, row, handles, values, n, 0)
+    cdef bint plain = row.mid.size <= 16 and row.tail.size == 0
+    cdef size_t width = row.width
+    cdef Py_ssize_t i = 0, stamped
+    cdef int k
+    while i < n:
+        stamped = 0
+        k = mxf_handle_size(<uint32_t> handles[i])
+        if plain and row.head_size[k] + k <= 8:
+            stamped = mxf_stamp(
+                &out, limit - ROW_ROOM, row.head[k], row.head_size[k], row.mid.data, row.mid.size,
+                handles + i, values + <size_t> i * width, n - i, width, k)
+        if stamped == 0:
+            out = stamp_row(out, limit, row, handles[i], values + <size_t> i * width)
+            stamped = 1
+        i += stamped
+    return out

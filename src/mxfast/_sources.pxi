@@ -240,6 +240,27 @@ cdef Py_ssize_t find_non_finite(Source source) noexcept nogil:
     return -1
 
 
+cdef Py_ssize_t copy_finite(uint8_t* out, Source source) noexcept nogil:
+    """Copy elements of a fixed size; returns the first that is not finite, or -1.
+
+    Piece by piece: what was looked at is copied while it is in the nearest cache.
+    """
+    cdef Py_ssize_t piece = 4096 // source.width
+    cdef Py_ssize_t i = 0, n, bad
+    cdef const uint8_t* data = source.data
+    while i < source.size:
+        n = min(piece, source.size - i)
+        if source.kind == KIND_DOUBLE or source.kind == KIND_FLOAT:
+            bad = mxf_search(<const char*> data, n, source.width)
+            if bad >= 0:
+                return i + bad
+        memcpy(out, data, n * source.width)
+        out += n * source.width
+        data += n * source.width
+        i += n
+    return -1
+
+
 cdef object non_finite_error(Source source, Py_ssize_t index, name, where=""):
     value = source.array.reshape(-1)[index]
     return EncodeError(

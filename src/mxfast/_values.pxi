@@ -255,18 +255,18 @@ def encode_value(array):
     """
     arr = plain_array(array, "array")
     cdef Source source = source_of(arr, "array")
-    cdef Py_ssize_t bad = find_non_finite(source)
-    if bad >= 0:
-        raise non_finite_error(source, bad, "array")
     cdef WriteShape shape
     cdef Py_ssize_t n = source.size
     cdef Py_ssize_t i
+    cdef Py_ssize_t bad = -1
+    cdef tuple extents = arr.shape
     shape_of(&shape, source)
 
     # A 0-d array is the scalar itself.
-    cdef bytes message
-    cdef uint8_t* out
-    if arr.ndim == 0:
+    if not extents:
+        bad = find_non_finite(source)
+        if bad >= 0:
+            raise non_finite_error(source, bad, "array")
         return scalar_value(&shape, source.data, 0)
 
     cdef Variant variant = variant_of(source.kind)
@@ -283,41 +283,54 @@ def encode_value(array):
     elif n:
         values += varint_size(packed_tag) + varint_size(elements)
 
-    cdef bytes name = b"VT_ARRAY|" + variant.name[:variant.name_size]
-    cdef bytes dimensions = b"".join([varint_bytes(extent) for extent in arr.shape])
-    cdef size_t body = (                # the body of the MxArray
-        varint_size(MxArray_element_data_type_TAG) + varint_size(<uint64_t> variant.data_type)
-        + text_size(MxArray_variant_type_TAG, name)
-        + text_size(MxArray_dimensions_PACKED, dimensions)
+    # MxValue and MxArray begin alike: the elements' type and its name.
+    cdef uint8_t name[32]
+    cdef size_t name_size = 9 + variant.name_size
+    memcpy(name, b"VT_ARRAY|", 9)
+    memcpy(name + 9, variant.name, variant.name_size)
+    cdef size_t type_size = (
+        varint_size(<uint64_t> variant.data_type) + varint_size(name_size) + name_size
+    )
+    cdef uint8_t dimensions[MAX_DIMENSIONS * 5]
+    cdef size_t dimensions_size = put_extents(dimensions, extents) - dimensions
+    cdef size_t body = (                # of the MxArray
+        varint_size(MxArray_element_data_type_TAG) + varint_size(MxArray_variant_type_TAG)
+        + type_size
+        + varint_size(MxArray_dimensions_PACKED) + varint_size(dimensions_size) + dimensions_size
         + varint_size(arm) + varint_size(values) + values
     )
     cdef size_t total = (
-        varint_size(MxValue_data_type_TAG) + varint_size(<uint64_t> variant.data_type)
-        + text_size(MxValue_variant_type_TAG, name)
+        varint_size(MxValue_data_type_TAG) + varint_size(MxValue_variant_type_TAG) + type_size
         + varint_size(MxValue_array_value_TAG) + varint_size(body) + body
     )
     if total > MAX_LENGTH:
         raise ValueError(f"{n} values make a message of {total} bytes: 2 GiB is protobuf's limit")
-    message = PyBytes_FromStringAndSize(NULL, <Py_ssize_t> total)
-    out = <uint8_t*> PyBytes_AS_STRING(message)
+    cdef bytes message = PyBytes_FromStringAndSize(NULL, <Py_ssize_t> total)
+    cdef uint8_t* out = <uint8_t*> PyBytes_AS_STRING(message)
     cdef uint8_t* limit = out + total
     out = put_varint(put_varint(out, MxValue_data_type_TAG), <uint64_t> variant.data_type)
-    out = put_text(out, MxValue_variant_type_TAG, name)
+    out = put_varint(put_varint(out, MxValue_variant_type_TAG), name_size)
+    out = put_bytes(out, name, name_size)
     out = put_varint(put_varint(out, MxValue_array_value_TAG), body)
     out = put_varint(put_varint(out, MxArray_element_data_type_TAG), <uint64_t> variant.data_type)
-    out = put_text(out, MxArray_variant_type_TAG, name)
-    out = put_text(out, MxArray_dimensions_PACKED, dimensions)
+    out = put_varint(put_varint(out, MxArray_variant_type_TAG), name_size)
+    out = put_bytes(out, name, name_size)
+    out = put_varint(put_varint(out, MxArray_dimensions_PACKED), dimensions_size)
+    out = put_bytes(out, dimensions, dimensions_size)
     out = put_varint(put_varint(out, arm), values)
     if packed_tag and n:
         out = put_varint(put_varint(out, packed_tag), elements)
     with nogil:
         if shape.width > 1:
-            out = put_bytes(out, source.data, elements)
+            bad = copy_finite(out, source)
+            out += elements
         else:
             for i in range(n):
                 if not packed_tag:
                     out = put_varint(out, single_tag)
                 out = put_payload(out, &shape, source.data, i)
+    if bad >= 0:
+        raise non_finite_error(source, bad, "array")
     assert out == limit
     return message
 
@@ -371,11 +384,13 @@ def encode_values(array):
     return [scalar_value(&shape, source.data, i) for i in range(source.size)]
 
 
-cdef bytes varint_bytes(number):
-    cdef uint8_t buffer[10]
-    if number > 0xffffffff:
-        raise ValueError(f"a dimension of {number} does not fit in MxArray's 32 bits")
-    return (<char*> buffer)[: put_varint(buffer, number) - buffer]
+cdef uint8_t* put_extents(uint8_t* out, tuple shape) except NULL:
+    cdef Py_ssize_t extent
+    for extent in shape:
+        if extent > 0xffffffff:
+            raise ValueError(f"a dimension of {extent} does not fit in MxArray's 32 bits")
+        out = put_varint(out, extent)
+    return out
 
 
 cdef inline const uint8_t* read_element(

@@ -91,12 +91,16 @@ class GatewayClient(Connection):
             seconds, fraction = divmod(command_timeout, 1)
             limit = Duration(seconds=int(seconds), nanos=int(fraction * 1e9))
             request.command_timeout.CopyFrom(limit)
-        reply = await self.open_session_raw(request)
-        if not reply.session_id:
-            raise MalformedReplyError(
-                "the reply has no session id", operation="open_session", reply=reply
-            )
-        return Session(self._transport, self._options, reply.session_id)
+
+        async def open_one() -> str:
+            reply = await self.open_session_raw(request)
+            if not reply.session_id:
+                raise MalformedReplyError(
+                    "the reply has no session id", operation="open_session", reply=reply
+                )
+            return reply.session_id
+
+        return Session(self._transport, self._options, await open_one(), open_one)
 
     async def open_session_raw(self, request: pb.OpenSessionRequest) -> pb.OpenSessionReply:
         """Send an OpenSession request and return its reply.

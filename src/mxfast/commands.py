@@ -1,5 +1,6 @@
 """How a session's commands are sent, and what each is answered with."""
 
+import asyncio
 import itertools
 import operator
 import secrets
@@ -20,8 +21,9 @@ from mxfast.errors import (
     check_protocol,
     parse,
 )
+from mxfast.handles import HandleTable
 from mxfast.options import ClientOptions
-from mxfast.transport import Transport
+from mxfast.transport import MessageStream, Transport, attached
 
 _INVOKE = GATEWAY_METHODS["Invoke"]
 
@@ -112,13 +114,24 @@ class CommandSender:
         self.options = options
         self.session_id = session_id
         self.closed = False
-        self.tags: dict[tuple[int, int], str] = {}
-        """Tag of each item by server and item handle, for the words of errors."""
+        self.handles = HandleTable()
         # The gateway files pending commands by correlation id: each needs its own
         # (contract notes, Process model).
         prefix = secrets.token_hex(4)
         counter = itertools.count(1)
         self.next_correlation_id: Callable[[], str] = lambda: f"{prefix}-{next(counter)}"
+        self._attaching: asyncio.Task[None] | None = None
+
+    @property
+    def tags(self) -> dict[tuple[int, int], str]:
+        """Tag of each item by server and item handle, for the words of errors."""
+        return self.handles.tags
+
+    def adopt(self, other: "CommandSender") -> None:
+        """Go on as the sender of another session: the one that was built in this one's place."""
+        self.session_id = other.session_id
+        self.handles = other.handles
+        self._attaching = other._attaching
 
     def require_open(self, operation: str) -> None:
         """Raise where the session is closed.
@@ -131,6 +144,24 @@ class CommandSender:
         if self.closed:
             raise MxGatewaySessionError(f"session {self.session_id} is closed", operation=operation)
 
+    def attach(self, stream: MessageStream) -> None:
+        """Note that an event stream was opened, for which later commands wait."""
+        self._attaching = asyncio.create_task(
+            attached(stream.opened()), name="mxfast stream attaching"
+        )
+
+    async def attached(self) -> None:
+        """Wait, for a bounded time, until the event stream opened last is attached.
+
+        The gateway works on calls of one connection side by side: without this a command
+        could overtake the stream, and its events would be missed.
+        """
+        attaching = self._attaching
+        if attaching is not None:
+            await asyncio.wait([attaching])
+            if self._attaching is attaching:
+                self._attaching = None
+
     async def send(
         self, command: pb.MxCommand, operation: str, correlation_id: str, call_timeout: float
     ) -> pb.MxCommandReply:
@@ -139,6 +170,7 @@ class CommandSender:
         Only the protocol status is checked.
         """
         self.require_open(operation)
+        await self.attached()
         request = pb.MxCommandRequest(
             session_id=self.session_id,
             client_correlation_id=correlation_id or self.next_correlation_id(),
@@ -213,6 +245,8 @@ class CommandSender:
         ``item`` (server and item handle) and ``tag`` are for the error's message.
         """
         self.require_open(command.name)
+        if self._attaching is not None:
+            await self.attached()
         data = await self.transport.unary(
             _INVOKE,
             request,
@@ -257,7 +291,10 @@ class CommandSender:
             fields["item_context"] = text(item_context, "item_context")
             tag = ".".join(filter(None, (item_context, item_definition)))
         item = await self.run_for_handle(command, fields, tag=tag)
-        self.tags[fields["server_handle"], item] = tag
+        key = fields["server_handle"], item
+        self.tags[key] = tag
+        if command is not ADD_ITEM:
+            self.handles.added_by[key] = (command.name, item_definition, item_context)
         return item
 
     async def run_for_handle(
@@ -327,6 +364,8 @@ class CommandSender:
         for tag, result in zip(tags, results, strict=True):
             if result.was_successful:
                 self.tags[server, result.item_handle] = tag
+        if command is SUBSCRIBE_BULK:
+            self.handles.set_advised(server, results, True)
         return results
 
     async def item_bulk(
@@ -365,8 +404,8 @@ class CommandSender:
             return [check(item, f"{name}[{index}]") for index, item in enumerate(listed)]
 
     def forget(self, results: list[pb.SubscribeResult]) -> list[pb.SubscribeResult]:
-        """Forget the tags of the items that a command removed; return its results."""
+        """Forget the items that a command removed; return its results."""
         for result in results:
             if result.was_successful:
-                self.tags.pop((result.server_handle, result.item_handle), None)
+                self.handles.remove((result.server_handle, result.item_handle))
         return results

@@ -25,6 +25,7 @@ __all__ = [
     "MxGatewayError",
     "MxGatewayOverflowError",
     "MxGatewaySessionError",
+    "MxGatewaySessionLostError",
     "MxGatewayTimeoutError",
     "MxGatewayTransportError",
     "MxGatewayWorkerError",
@@ -91,6 +92,13 @@ class MxGatewayTimeoutError(MxGatewayTransportError, TimeoutError):
 
 class MxGatewaySessionError(MxGatewayError):
     """The session is closed, unknown to the gateway or not ready; or the client is closed."""
+
+
+class MxGatewaySessionLostError(MxGatewaySessionError):
+    """The session died under an event stream, and with it its handles.
+
+    `Session.rebuild` opens another one in its place.
+    """
 
 
 class MxGatewayWorkerError(MxGatewayError):

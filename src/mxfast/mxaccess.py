@@ -43,14 +43,15 @@ class MxAccessCommands:
             The server handle that the other commands take.
         """
         fields = {"client_name": text(client_name, "client_name")}
-        return await self._commands.run_for_handle(commands.REGISTER, fields)
+        server = await self._commands.run_for_handle(commands.REGISTER, fields)
+        self._commands.handles.servers[server] = client_name
+        return server
 
     async def unregister(self, server_handle: int) -> None:
         """Unregister: the server handle and its items are gone."""
         server = integer(server_handle, "server_handle")
         await self._commands.run_bare(commands.UNREGISTER, {"server_handle": server})
-        for key in [key for key in self._commands.tags if key[0] == server]:
-            del self._commands.tags[key]
+        self._commands.handles.unregister(server)
 
     async def add_item(self, server_handle: int, item_definition: str) -> int:
         """Add a tag.
@@ -101,40 +102,44 @@ class MxAccessCommands:
             time; partly seen only).
         """
         name = "update_interval_milliseconds"
-        fields = {
-            "server_handle": integer(server_handle, "server_handle"),
-            name: in_range(update_interval_milliseconds, name, 0, 2**31 - 1),
-        }
+        server = integer(server_handle, "server_handle")
+        interval = in_range(update_interval_milliseconds, name, 0, 2**31 - 1)
+        fields = {"server_handle": server, name: interval}
         await self._commands.run_bare(commands.SET_BUFFERED_UPDATE_INTERVAL, fields)
+        self._commands.handles.intervals[server] = interval
 
     async def remove_item(self, server_handle: int, item_handle: int) -> None:
         """Remove an item; not before the write-complete event of its last write."""
         await self._commands.run_on_item(commands.REMOVE_ITEM, server_handle, item_handle)
-        key = (operator.index(server_handle), operator.index(item_handle))
-        self._commands.tags.pop(key, None)
+        self._commands.handles.remove(_key(server_handle, item_handle))
 
     async def advise(self, server_handle: int, item_handle: int) -> None:
         """Ask for data-change events of an item. Open the event stream first: values
         published before it are lost (contract notes, Events).
         """
         await self._commands.run_on_item(commands.ADVISE, server_handle, item_handle)
+        self._commands.handles.advised[_key(server_handle, item_handle)] = "advise"
 
     async def un_advise(self, server_handle: int, item_handle: int) -> None:
         """Stop data-change events; not before the write-complete event of the last write."""
         await self._commands.run_on_item(commands.UN_ADVISE, server_handle, item_handle)
+        self._commands.handles.advised.pop(_key(server_handle, item_handle), None)
 
     async def advise_supervisory(self, server_handle: int, item_handle: int) -> None:
         """Advise as a supervisor: only then a plain write records its ``user_id``."""
         await self._commands.run_on_item(commands.ADVISE_SUPERVISORY, server_handle, item_handle)
+        self._commands.handles.advised[_key(server_handle, item_handle)] = "advise_supervisory"
 
     async def suspend(self, server_handle: int, item_handle: int) -> pb.MxStatusProxy:
         """Hold back an item's data changes until `activate`; return MXAccess's status."""
         data = await self._commands.run_on_item(commands.SUSPEND, server_handle, item_handle)
+        self._commands.handles.suspended.add(_key(server_handle, item_handle))
         return self._commands.read(commands.SUSPEND, data).suspend.status
 
     async def activate(self, server_handle: int, item_handle: int) -> pb.MxStatusProxy:
         """Let a suspended item's data changes come again; return MXAccess's status."""
         data = await self._commands.run_on_item(commands.ACTIVATE, server_handle, item_handle)
+        self._commands.handles.suspended.discard(_key(server_handle, item_handle))
         return self._commands.read(commands.ACTIVATE, data).activate.status
 
     # ------------------------------------------------------------ users
@@ -381,17 +386,21 @@ class MxAccessCommands:
         self, server_handle: int, item_handles: Iterable[int]
     ) -> list[pb.SubscribeResult]:
         """Advise items; one result each, in order. Limits as for `subscribe_bulk`."""
-        return await self._commands.item_bulk(
+        results = await self._commands.item_bulk(
             commands.ADVISE_ITEM_BULK, server_handle, item_handles
         )
+        self._commands.handles.set_advised(operator.index(server_handle), results, True)
+        return results
 
     async def un_advise_item_bulk(
         self, server_handle: int, item_handles: Iterable[int]
     ) -> list[pb.SubscribeResult]:
         """Un-advise items; one result each, in order. Limits as for `subscribe_bulk`."""
-        return await self._commands.item_bulk(
+        results = await self._commands.item_bulk(
             commands.UN_ADVISE_ITEM_BULK, server_handle, item_handles
         )
+        self._commands.handles.set_advised(operator.index(server_handle), results, False)
+        return results
 
     async def remove_item_bulk(
         self, server_handle: int, item_handles: Iterable[int]
@@ -553,6 +562,10 @@ def _by_users(current_user_id: int, verifier_user_id: int, value: Any) -> dict[s
         "verifier_user_id": integer(verifier_user_id, "verifier_user_id"),
         "value": to_mx_value(value),
     }
+
+
+def _key(server_handle: int, item_handle: int) -> tuple[int, int]:
+    return operator.index(server_handle), operator.index(item_handle)
 
 
 def _take_out(password: str, error: MxGatewayError) -> None:

@@ -1,7 +1,10 @@
 """A session with the gateway: MXAccess's commands, arrays of values, and events."""
 
 import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable
 from typing import Self
+from weakref import WeakSet
 
 import grpc
 from numpy.typing import ArrayLike
@@ -12,16 +15,20 @@ from mxfast.commands import CommandSender
 from mxfast.contract import GATEWAY_METHODS
 from mxfast.contract import mxaccess_gateway as pb
 from mxfast.errors import MxGatewayError, MxGatewaySessionError, check_mxaccess, check_protocol
-from mxfast.events import EventStream, Overflow
+from mxfast.event_queue import EventQueue, Overflow
+from mxfast.events import EventStream
+from mxfast.handles import HandleChanges, Rebindable
 from mxfast.mxaccess import MxAccessCommands
 from mxfast.options import ClientOptions
-from mxfast.streams import MessageIterator, open_stream
-from mxfast.transport import MessageStream, Transport, call
+from mxfast.reader import EventReader
+from mxfast.rebuild import add_again, advise_again
+from mxfast.recovery import Attach, SessionLink, open_events
+from mxfast.streams import MessageIterator
+from mxfast.transport import Transport, call
 from mxfast.write import ArrayWrite, Progress, WriteResult
 
 __all__ = ["Session"]
 
-_STREAM_EVENTS = GATEWAY_METHODS["StreamEvents"]
 _CLOSE_SESSION = GATEWAY_METHODS["CloseSession"]
 
 
@@ -45,19 +52,31 @@ class Session(MxAccessCommands):
         Limits and timeouts.
     session_id : str
         From the gateway's OpenSession reply.
+    open_another : callable, optional
+        Opens another session of the same kind and returns its id, for `rebuild`.
     """
 
-    def __init__(self, transport: Transport, options: ClientOptions, session_id: str) -> None:
+    def __init__(
+        self,
+        transport: Transport,
+        options: ClientOptions,
+        session_id: str,
+        open_another: Callable[[], Awaitable[str]] | None = None,
+    ) -> None:
         super().__init__(CommandSender(transport, options, session_id))
         self._transport = transport
         self._options = options
-        self._session_id = session_id
+        self._open_another = open_another
         self._closing: asyncio.Task[None] | None = None
+        self._rebuilding = asyncio.Lock()
+        self._changes = HandleChanges()
+        self._retired: set[int] = set()
+        self._rebindables: WeakSet[Rebindable] = WeakSet()
 
     @property
     def session_id(self) -> str:
-        """The id the gateway gave the session."""
-        return self._session_id
+        """The id the gateway gave the session; `rebuild` changes it."""
+        return self._commands.session_id
 
     # ------------------------------------------------------------ arrays and events
 
@@ -118,7 +137,7 @@ class Session(MxAccessCommands):
         write = ArrayWrite(
             self._transport,
             self._options,
-            session_id=self._session_id,
+            session_id=self.session_id,
             next_correlation_id=self._commands.next_correlation_id,
             tag_of=lambda item: self._commands.tags.get((server, item)),
             server_handle=server,
@@ -129,6 +148,7 @@ class Session(MxAccessCommands):
             secured_by=secured_by,
             on_progress=on_progress,
         )
+        await self._commands.attached()
         return await write.run()
 
     def event_batches(
@@ -138,11 +158,14 @@ class Session(MxAccessCommands):
         max_events: int = 10_000,
         max_delay: float = 0.01,
         overflow: Overflow = "block",
+        resume: bool = True,
+        rebuild: bool = False,
     ) -> EventStream:
         """Open the event stream and return its events as columns, batch by batch.
 
         A task reads the stream as fast as it comes, however long the loop body takes. The
-        stream opens now, not with the first batch: call this before advising.
+        stream opens now, not with the first batch: call this before advising. Commands sent
+        after it wait until the gateway has attached the stream, half a second at most.
 
         Parameters
         ----------
@@ -159,6 +182,18 @@ class Session(MxAccessCommands):
             Events). ``"latest"``: of an item's data changes only the newest is kept, then
             the oldest go. ``"drop_oldest"``: the oldest go. ``"error"``: the stream ends
             with `MxGatewayOverflowError`. What was dropped is counted in ``dropped``.
+            A stream with several consumers (`EventStream.consumer`) cannot have ``"block"``.
+        resume : bool, default True
+            When the connection drops, open the stream again, for as long as it takes, after
+            pauses of 0.5 to 30 seconds, and go on after the last event: none comes twice.
+            Where the gateway no longer has the events in between, a batch has ``gap``, and
+            the current values of all advised items are read and come as rows with
+            ``reread``, before the events that follow. Writes are never sent again. False
+            ends the stream with the error instead.
+        rebuild : bool, default False
+            When the session itself died, build it anew (see `rebuild`) and go on. The first
+            batch of the new session has ``gap`` and ``rebuilt``, the handles' changes. By
+            default the stream ends with `MxGatewaySessionLostError`. Needs ``resume``.
 
         Returns
         -------
@@ -168,16 +203,15 @@ class Session(MxAccessCommands):
         Raises
         ------
         ValueError
-            An argument out of range.
+            An argument out of range, or ``rebuild`` without ``resume``.
         """
         self._commands.require_open("event_batches")
-        return EventStream(
-            lambda: self._open_stream(after_worker_sequence, "event_batches"),
-            after_worker_sequence=after_worker_sequence,
-            max_events=max_events,
-            max_delay=max_delay,
-            overflow=overflow,
-        )
+        if rebuild and not resume:
+            raise ValueError("rebuild=True needs resume=True")
+        after = in_range(after_worker_sequence, "after_worker_sequence", 0, 2**64 - 1)
+        queue = EventQueue(max_events, max_delay, overflow)
+        link = SessionLink(self._commands, self._rebuild)
+        return EventStream(EventReader(link, after, resume=resume, rebuild=rebuild), queue, after)
 
     def stream_events(self, after_worker_sequence: int = 0) -> MessageIterator[pb.MxEvent]:
         """Open the event stream and return its events as MxEvent messages, one by one.
@@ -185,7 +219,8 @@ class Session(MxAccessCommands):
         The gateway's replay-gap sentinel (``replay_gap`` set, no body) comes as an event
         too. A failure of MXAccess is in an event's statuses and does not raise. Nothing is
         read ahead: a slow loop holds up the gateway, whose queue overflows
-        after 10,000 events (contract notes, Events). `event_batches` is the fast form.
+        after 10,000 events (contract notes, Events). A dropped connection ends the stream.
+        `event_batches` is the fast form, and resumes.
 
         Parameters
         ----------
@@ -193,17 +228,74 @@ class Session(MxAccessCommands):
             As for `event_batches`.
         """
         self._commands.require_open("stream_events")
-        stream = self._open_stream(after_worker_sequence, "stream_events")
+        after = in_range(after_worker_sequence, "after_worker_sequence", 0, 2**64 - 1)
+        stream = open_events(self._commands, after, "stream_events")
         return MessageIterator(stream, pb.MxEvent, "stream_events")
 
     stream_events_raw = stream_events
 
-    def _open_stream(self, after_worker_sequence: int, operation: str) -> MessageStream:
-        after = in_range(after_worker_sequence, "after_worker_sequence", 0, 2**64 - 1)
-        request = pb.StreamEventsRequest(session_id=self._session_id, after_worker_sequence=after)
-        return open_stream(self._transport, self._options, _STREAM_EVENTS, request, operation)
-
     # ------------------------------------------------------------ the session itself
+
+    async def rebuild(self) -> HandleChanges:
+        """Open another session in this one's place, after this one died.
+
+        What was registered, added, advised and suspended by methods of this class is so
+        again; the old session is closed, if it can be. This object then stands for the new
+        session: its `session_id` is another one, and so are all handles. A server handle of
+        before is never one of the new session: an old pair of handles is refused, and no
+        write goes to another item than was meant. Nothing that was written is written again.
+
+        Returns
+        -------
+        HandleChanges
+            New handles by old, and the tags that could not be added again.
+
+        Raises
+        ------
+        MxGatewayError
+            Another session could not be opened and filled. This object is as it was.
+        """
+        return await self._rebuild(self.session_id, lambda sender, advised: None)
+
+    async def _rebuild(self, dead: str, attach: Attach) -> HandleChanges:
+        """Rebuild, unless it was done since session ``dead`` was the one."""
+        self._commands.require_open("rebuild")
+        async with self._rebuilding:
+            if self.session_id != dead:
+                attach(self._commands, True)
+                return self._changes
+            if self._open_another is None:
+                raise MxGatewaySessionError(
+                    "this session was not opened by GatewayClient.open_session and cannot be "
+                    "opened again",
+                    operation="rebuild",
+                )
+            with contextlib.suppress(MxGatewayError):
+                await self._close(dead)
+            session_id = await self._open_another()
+            try:
+                self._changes = await self._fill(session_id, attach)
+            except BaseException:
+                with contextlib.suppress(MxGatewayError):
+                    await asyncio.shield(self._close(session_id))
+                raise
+        for each in list(self._rebindables):
+            each._rebind(self._changes)
+        return self._changes
+
+    async def _fill(self, session_id: str, attach: Attach) -> HandleChanges:
+        """Do in a new session what was done in this one, and become it."""
+        old, limit = self._commands.handles, self._options.max_bulk_items
+        sender = CommandSender(self._transport, self._options, session_id)
+        session = MxAccessCommands(sender)
+        retired = self._retired | old.servers.keys()
+        changes = await add_again(session, old, retired, limit)
+        attach(sender, False)
+        await advise_again(session, old, changes, limit)
+        self._commands.require_open("rebuild")  # it may have been closed meanwhile
+        self._retired = retired
+        self._commands.adopt(sender)
+        return changes
 
     async def ping(self, message: str = "") -> None:
         """Have the session's worker answer."""
@@ -274,13 +366,13 @@ class Session(MxAccessCommands):
         """
         if self._closing is None:
             self._commands.closed = True
-            self._closing = asyncio.ensure_future(self._close())
+            self._closing = asyncio.ensure_future(self._close(self.session_id))
         # A caller that is cancelled leaves the others their close.
         await asyncio.shield(self._closing)
 
-    async def _close(self) -> None:
+    async def _close(self, session_id: str) -> None:
         request = pb.CloseSessionRequest(
-            session_id=self._session_id, client_correlation_id=self._commands.next_correlation_id()
+            session_id=session_id, client_correlation_id=self._commands.next_correlation_id()
         )
         try:
             reply = await call(
@@ -314,4 +406,4 @@ class Session(MxAccessCommands):
 
     def __repr__(self) -> str:
         state = "open" if self._closing is None else "closed"
-        return f"<Session {self._session_id} {state}>"
+        return f"<Session {self.session_id} {state}>"

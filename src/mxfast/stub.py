@@ -82,6 +82,10 @@ class StubCall:
             self._closing = asyncio.ensure_future(self._iterator.aclose())
         return True
 
+    async def initial_metadata(self) -> tuple[()]:
+        """Return none: a stub has nothing to say before its first message."""
+        return ()
+
     def done(self) -> bool:
         """Tell whether the stream has ended."""
         return self._done

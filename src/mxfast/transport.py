@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Protocol, Self, cast
 
 import grpc
@@ -20,6 +20,8 @@ _SESSION_METHODS = frozenset(
 # gRPC reports misuse (a closed channel) and its own failures outside of RpcError.
 _GRPC_ERRORS = (grpc.RpcError, grpc.aio.BaseError)
 
+_ATTACH_SECONDS = 0.5
+
 
 class MessageStream(Protocol):
     """A stream of messages that arrive in batches."""
@@ -28,6 +30,9 @@ class MessageStream(Protocol):
 
     async def __anext__(self) -> list[bytes]:
         """Return what has arrived, at least one message."""
+
+    def opened(self) -> Awaitable[object]:
+        """Return what is done when the other end has said that the stream is open, or over."""
 
     async def aclose(self) -> None:
         """End the stream and cancel its call; harmless when it has ended."""
@@ -214,9 +219,11 @@ class GrpcStream:
 
     async def __anext__(self) -> list[bytes]:
         """Return the next message, in a list of one: grpc.aio hands them over singly."""
-        # read() stands alone: a timeout around it would cancel the call.
+        # read() stands alone: a timeout around it would cancel the call. Whatever ends the
+        # stream also cancels its call.
+        message: object = None
         try:
-            message = await self._read()
+            message = await self._call.read()
         except _GRPC_ERRORS as error:
             failure = self._transport.error(error, self._method, self._operation, stream=True)
         except asyncio.CancelledError:
@@ -229,17 +236,17 @@ class GrpcStream:
             if message is grpc.aio.EOF:
                 raise StopAsyncIteration
             return [cast(bytes, message)]
-        raise failure
-
-    async def _read(self) -> object:
-        """Read; whatever ends the stream also cancels its call."""
-        message: object = None
-        try:
-            message = await self._call.read()
         finally:
             if not isinstance(message, bytes):
                 self._call.cancel()
-        return message
+        raise failure
+
+    def opened(self) -> Awaitable[object]:
+        """Return what is done when the initial metadata has arrived, or the stream is over.
+
+        It refers to the call alone, so that a stream that is waited for may be forgotten.
+        """
+        return self._call.initial_metadata()
 
     async def aclose(self) -> None:
         """End the stream and cancel its call; harmless when it has ended."""
@@ -250,6 +257,17 @@ class GrpcStream:
         # gRPC's call is part of a cycle: left to itself it would run on until a collection.
         if not self._call.done():
             call_soon_from_any_thread(self._loop, self._call.cancel)
+
+
+async def attached(opened: Awaitable[object]) -> None:
+    """Wait until a stream is open, or half a second.
+
+    The simulated gateway says so when it has attached the subscriber. Whether the real one
+    does before its first message is not known (inferred), hence the bound.
+    """
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_ATTACH_SECONDS):
+            await opened
 
 
 def call_soon_from_any_thread(

@@ -31,6 +31,7 @@ from mxfast.errors import (
     describe_statuses,
     parse,
 )
+from mxfast.interop import as_array
 from mxfast.options import ClientOptions
 from mxfast.transport import Transport
 
@@ -396,7 +397,7 @@ class ArrayWrite:
 
 def _as_handles(item_handles: ArrayLike) -> NDArray[np.int32]:
     """Return a copy of the handles, which the result keeps."""
-    array = item_handles if isinstance(item_handles, np.ndarray) else np.asarray(item_handles)
+    array = as_array(item_handles, "item_handles")
     if array.ndim != 1:
         raise ValueError(f"item_handles must be one-dimensional, not of shape {array.shape}")
     if array.size == 0:
@@ -419,8 +420,7 @@ def _as_handles(item_handles: ArrayLike) -> NDArray[np.int32]:
 
 
 def _as_column(data: ArrayLike, name: str, length: int) -> NDArray[Any]:
-    # A masked array stays one, for the codec to refuse.
-    array = data if isinstance(data, np.ndarray) else np.asarray(data)
+    array = as_array(data, name)
     if array.ndim != 1:
         raise ValueError(f"{name} must be one-dimensional, not of shape {array.shape}")
     if len(array) != length:

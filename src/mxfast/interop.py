@@ -1,0 +1,90 @@
+"""Arrays of other packages as numpy arrays: none of them is imported before it is used."""
+
+import importlib
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from mxfast.codec import EncodeError
+
+__all__ = ["as_array"]
+
+
+def as_array(data: ArrayLike, name: str) -> NDArray[Any]:
+    """Return anything that is like an array as a numpy array, without a copy where it can be.
+
+    numpy arrays, lists, what has ``__array__`` (pandas and polars Series, pyarrow Arrays and
+    ChunkedArrays), and what has only Arrow's PyCapsule interface, for which pyarrow is needed.
+    Times with a zone become UTC, as numpy has none.
+
+    Parameters
+    ----------
+    data : array
+        What the user gave.
+    name : str
+        What it is, for errors.
+
+    Returns
+    -------
+    ndarray
+        Of any shape; a masked array stays one, for the codec to refuse.
+
+    Raises
+    ------
+    EncodeError
+        It holds a null: there is no number for it. ``index`` is the first one's.
+    TypeError
+        It has Arrow's interface alone, and pyarrow is not installed.
+    """
+    if isinstance(data, (np.ndarray, list, tuple)):
+        return np.asanyarray(data)
+    if not hasattr(data, "__array__"):
+        if hasattr(data, "__arrow_c_stream__"):
+            data = _pyarrow(name).chunked_array(data)
+        elif hasattr(data, "__arrow_c_array__"):
+            data = _pyarrow(name).array(data)
+    null = _first_null(data)
+    if null >= 0:
+        raise EncodeError(
+            f"{name}[{null}] is null: there is no value to send; fill or drop what is missing",
+            null,
+            None,
+        )
+    times = _times_of_pandas(getattr(data, "dtype", None))
+    if times is not None:
+        return np.asarray(data.to_numpy(dtype=times))  # type: ignore[union-attr]
+    return np.asarray(data)
+
+
+def _first_null(data: Any) -> int:
+    """Return the index of the first null, -1 where there is none; NaN is a number."""
+    if hasattr(data, "null_count"):  # pyarrow, polars
+        count = data.null_count
+        if (count() if callable(count) else count) == 0:
+            return -1
+        return int(np.asarray(data.is_null()).argmax())
+    if hasattr(data, "isna") and not isinstance(getattr(data, "dtype", None), np.dtype):
+        missing = np.asarray(data.isna())  # pandas, with one of its own dtypes
+        return int(missing.argmax()) if missing.ndim == 1 and missing.any() else -1
+    return -1
+
+
+def _times_of_pandas(dtype: Any) -> "np.dtype[np.datetime64] | None":
+    """Return numpy's dtype for times that pandas would make an object of each; they are UTC."""
+    if getattr(dtype, "tz", None) is not None:
+        return np.dtype(f"datetime64[{dtype.unit}]")
+    numpy_dtype = getattr(dtype, "numpy_dtype", None)  # of pandas's Arrow times
+    if isinstance(numpy_dtype, np.dtype) and numpy_dtype.kind == "M":
+        return numpy_dtype
+    return None
+
+
+def _pyarrow(name: str) -> Any:
+    try:
+        return importlib.import_module("pyarrow")
+    except ImportError as error:
+        raise TypeError(
+            f"{name} has no __array__, only Arrow's interface, which needs pyarrow: pip install "
+            "'mxfast[arrow]'"
+        ) from error

@@ -1,0 +1,118 @@
+"""Doing again in a new session what a session that died had registered, added and advised."""
+
+import itertools
+from collections.abc import Awaitable, Iterable, Iterator
+
+from mxfast.contract import mxaccess_gateway as pb
+from mxfast.errors import MxAccessError, MxGatewaySessionError
+from mxfast.handles import HandleChanges, HandleTable, Key
+from mxfast.mxaccess import MxAccessCommands
+
+__all__ = ["add_again", "advise_again"]
+
+
+async def add_again(
+    session: MxAccessCommands, old: HandleTable, retired: set[int], limit: int
+) -> HandleChanges:
+    """Register and add again, in a new session.
+
+    Parameters
+    ----------
+    session : MxAccessCommands
+        The new session's commands.
+    old : HandleTable
+        What the session before it had.
+    retired : set of int
+        Server handles of sessions before: none of them is given to an item again.
+    limit : int
+        Most items of a bulk command.
+
+    Returns
+    -------
+    HandleChanges
+    """
+    changes = HandleChanges()
+    for server, name in old.servers.items():
+        new = changes.servers[server] = await _register(session, name, retired)
+        if server in old.intervals:
+            await session.set_buffered_update_interval(new, old.intervals[server])
+    registered = [key for key in old.tags if key[0] in changes.servers]
+    plain = [key for key in registered if key not in old.added_by]
+    for new, keys in _groups(plain, changes.servers, limit):
+        found = await session.add_item_bulk(new, [old.tags[key] for key in keys])
+        for key, result in zip(keys, found, strict=True):
+            if result.was_successful:
+                changes.keys[key] = (new, result.item_handle)
+            else:
+                changes.failed[old.tags[key]] = result.error_message or "refused"
+    for key in old.added_by.keys() & set(registered):
+        command, definition, context = old.added_by[key]
+        new = changes.servers[key[0]]
+        try:
+            item = await getattr(session, command)(new, definition, context)
+        except MxAccessError as error:
+            changes.failed[old.tags[key]] = str(error)
+        else:
+            changes.keys[key] = (new, item)
+    return changes
+
+
+async def _register(session: MxAccessCommands, name: str, retired: set[int]) -> int:
+    """Register, and get a server handle that no session before had.
+
+    A gateway counts its handles from the start again (inferred). One that was in use before
+    stays registered and has no items, so that it is refused with any item handle.
+    """
+    for _ in range(len(retired) + 1):
+        if (server := await session.register(name)) not in retired:
+            return server
+    raise MxGatewaySessionError(
+        f"the gateway gives no server handle but those of the dead session, such as {server}",
+        operation="rebuild",
+    )
+
+
+async def advise_again(
+    session: MxAccessCommands, old: HandleTable, changes: HandleChanges, limit: int
+) -> None:
+    """Advise again, in a new session, what was advised; failures go to ``changes``."""
+    plain = [key for key, command in old.advised.items() if command == "advise"]
+    there = [key for key in plain if key in changes.keys]
+    for new, keys in _groups(there, changes.servers, limit):
+        results = await session.advise_item_bulk(new, [changes.keys[key][1] for key in keys])
+        _note_failures(old, changes, keys, results)
+    for key, command in old.advised.items():
+        if command != "advise" and key in changes.keys:
+            await _try(old, changes, key, getattr(session, command)(*changes.keys[key]))
+    for key in old.suspended & changes.keys.keys():
+        await _try(old, changes, key, session.suspend(*changes.keys[key]))
+
+
+def _groups(
+    keys: Iterable[Key], servers: dict[int, int], limit: int
+) -> Iterator[tuple[int, list[Key]]]:
+    """Yield the new server handle and at most ``limit`` items of it at a time, in order."""
+    for server, of_server in itertools.groupby(sorted(keys), key=lambda key: key[0]):
+        items = list(of_server)
+        for start in range(0, len(items), limit):
+            yield servers[server], items[start : start + limit]
+
+
+def _note_failures(
+    old: HandleTable,
+    changes: HandleChanges,
+    keys: list[Key],
+    results: list[pb.SubscribeResult],
+) -> None:
+    for key, result in zip(keys, results, strict=True):
+        if not result.was_successful:
+            changes.failed[old.tags[key]] = result.error_message or "refused"
+
+
+async def _try(
+    old: HandleTable, changes: HandleChanges, key: Key, command: Awaitable[object]
+) -> None:
+    try:
+        await command
+    except MxAccessError as error:
+        changes.failed[old.tags[key]] = str(error)

@@ -1,0 +1,346 @@
+"""A session that died, built anew: with the stream that noticed, or by hand."""
+
+import asyncio
+
+import grpc
+import numpy as np
+import pytest
+
+from mxfast import (
+    EventBatch,
+    GatewayClient,
+    HandleChanges,
+    MxAccessError,
+    MxGatewayConnectionError,
+    MxGatewaySessionError,
+    MxGatewaySessionLostError,
+    Session,
+    recovery,
+)
+from mxfast.contract import mxaccess_gateway as pb
+from mxfast.events import EventStream
+from mxfast.simulator import SimulatedGateway
+from tests.conftest import Context, ScriptedGateway, ok
+from tests.feed import CHANGE, Feed, event
+from tests.proxy import Proxy
+
+
+@pytest.fixture(autouse=True)
+def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recovery, "FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(recovery, "LONGEST_PAUSE", 0.1)
+
+
+async def kill_worker(session: Session) -> None:
+    """End the session's worker: its handles are gone, the gateway answers on."""
+    await session.invoke_raw(
+        pb.MxCommand(
+            kind=pb.MX_COMMAND_KIND_SHUTDOWN_WORKER, shutdown_worker=pb.ShutdownWorkerCommand()
+        )
+    )
+
+
+async def next_rebuilt(stream: EventStream) -> tuple[list[EventBatch], EventBatch, HandleChanges]:
+    """Take batches up to the first of a new session."""
+    before: list[EventBatch] = []
+    async with asyncio.timeout(20):
+        async for batch in stream:
+            if batch.rebuilt is not None:
+                return before, batch, batch.rebuilt
+            before.append(batch)
+    raise AssertionError("the stream ended")
+
+
+async def first_values(stream: EventStream, batch: EventBatch, count: int) -> dict[int, float]:
+    """Return the value of each item once so many have told it."""
+    values: dict[int, float] = {}
+    async with asyncio.timeout(20):
+        while True:
+            changes = batch.family == CHANGE
+            values |= zip(batch.item_handle[changes], batch.value[changes], strict=True)
+            if len(values) >= count:
+                return values
+            batch = await anext(stream)
+
+
+async def test_stream_goes_on_in_a_new_session(session: Session) -> None:
+    server = await session.register("x")
+    other = await session.register("y")
+    async with session.event_batches(rebuild=True) as events:
+        dead = await session.add_item(other, "A.Removed")
+        await session.remove_item(other, dead)
+        found = await session.subscribe_bulk(server, ["A.B", "A.C"])
+        items = [each.item_handle for each in found]
+        relative = await session.add_item2(other, "D", "A")
+        await session.advise_supervisory(other, relative)
+        idle = await session.add_item(other, "A.Idle")
+        await session.write_array(server, items, [1.5, 2.5])
+        old_id = session.session_id
+
+        await kill_worker(session)
+        before, batch, changes = await next_rebuilt(events)
+
+        assert {int(s) for b in before for s in b.server_handle} <= {server, other}
+        assert batch.gap
+        assert session.session_id != old_id
+        assert set(changes.servers) == {server, other}
+        assert not set(changes.servers.values()) & {server, other}
+        assert not changes.failed
+        new_server, new_items = changes.servers[server], changes.item_handles(server, items)
+        new_relative, new_idle = changes.keys[other, relative], changes.keys[other, idle]
+        values = await first_values(events, batch, 3)
+        assert [values[item] for item in new_items] == [1.5, 2.5]
+        assert new_relative[1] in values
+        assert new_idle[1] not in values, "what was not advised is not advised"
+
+        await session.write_array(new_server, new_items, [7.0, 8.0])
+        seen: dict[int, float] = {}
+        async with asyncio.timeout(20):
+            while seen != dict(zip(new_items.tolist(), [7.0, 8.0], strict=True)):
+                batch = await anext(events)
+                rows = (batch.family == CHANGE) & np.isin(batch.item_handle, new_items)
+                seen |= zip(batch.item_handle[rows].tolist(), batch.value[rows], strict=True)
+                assert batch.rebuilt is None
+        assert (await session.read_bulk(new_server, ["A.B"]))[0].was_cached
+
+
+async def test_old_handles_are_refused_never_taken_for_other_items(session: Session) -> None:
+    """Also after several rebuilds, though a gateway counts handles from 1 each time."""
+    pairs = []
+    server = await session.register("x")
+    for _ in range(3):
+        item = await session.add_item(server, "A.B")
+        pairs.append((server, item))
+        changes = await session.rebuild()
+        server = changes.servers[server]
+        for old in pairs:
+            with pytest.raises(MxAccessError):
+                await session.write(*old, 1.0)
+        assert await session.register("later") not in {old for old, _ in pairs}
+    result = await session.write_array(pairs[0][0], [pairs[0][1]], [1.0])
+    assert not result.ok
+
+
+async def test_what_is_done_again(session: Session) -> None:
+    server = await session.register("x")
+    buffered = await session.add_buffered_item(server, "A.Buffered")
+    await session.set_buffered_update_interval(server, 200)
+    advised, ended, suspended, supervised = [
+        each.item_handle
+        for each in await session.add_item_bulk(server, ["A.A", "A.E", "A.S", "A.U"])
+    ]
+    await session.advise_item_bulk(server, [buffered, advised, ended, suspended])
+    await session.un_advise(server, ended)
+    await session.suspend(server, suspended)
+    await session.advise_supervisory(server, supervised)
+
+    changes = await session.rebuild()
+    again = await session.rebuild()
+    both = changes.then(again)
+
+    table = session._commands.handles
+    new = {old: both.keys[server, old] for old in (buffered, advised, ended, suspended, supervised)}
+    assert table.intervals == {both.servers[server]: 200}
+    assert table.added_by == {new[buffered]: ("add_buffered_item", "A.Buffered", "")}
+    assert table.advised == {
+        new[buffered]: "advise",
+        new[advised]: "advise",
+        new[suspended]: "advise",
+        new[supervised]: "advise_supervisory",
+    }
+    assert table.suspended == {new[suspended]}
+    assert sorted(table.tags.values()) == ["A.A", "A.Buffered", "A.E", "A.S", "A.U"]
+    await session.activate(*new[suspended])
+
+
+async def test_more_items_than_a_bulk_command_takes(gateway: SimulatedGateway) -> None:
+    async with (
+        await GatewayClient.connect(
+            endpoint=gateway.endpoint, api_key=gateway.api_key, plaintext=True, max_bulk_items=3
+        ) as client,
+        await client.open_session() as session,
+    ):
+        server = await session.register("x")
+        tags = [f"T{n}.V" for n in range(8)]
+        items: list[int] = []
+        for start in range(0, 8, 3):
+            found = await session.subscribe_bulk(server, tags[start : start + 3])
+            items += [each.item_handle for each in found]
+        changes = await session.rebuild()
+        new_server, new_items = changes.servers[server], changes.item_handles(server, items)
+        assert [session._commands.tags[new_server, item] for item in new_items.tolist()] == tags
+        assert len(session._commands.handles.advised) == 8
+
+
+async def test_tag_that_is_gone_is_named(gateway: SimulatedGateway) -> None:
+    async with (
+        Proxy(gateway.endpoint) as proxy,
+        await GatewayClient.connect(
+            endpoint=proxy.endpoint, api_key=gateway.api_key, plaintext=True
+        ) as client,
+        SimulatedGateway(tags=["A.B"]) as poorer,
+        await client.open_session() as session,
+    ):
+        server = await session.register("x")
+        found = await session.subscribe_bulk(server, ["A.Gone", "A.B"])
+        gone = await session.add_item2(server, "AlsoGone", "A")
+        proxy.target = poorer.endpoint
+        proxy.cut()
+        changes = await rebuilt_as_soon_as_it_can_be(session)
+        items = [*(each.item_handle for each in found), gone]
+        assert (changes.item_handles(server, items) > 0).tolist() == [False, True, False]
+        assert set(changes.failed) == {"A.Gone", "A.AlsoGone"}
+        assert all(changes.failed.values())
+        assert repr(changes) == "<HandleChanges of 1 items, 2 failed>"
+
+
+async def rebuilt_as_soon_as_it_can_be(session: Session) -> HandleChanges:
+    async with asyncio.timeout(20):
+        while True:
+            try:
+                return await session.rebuild()
+            except MxGatewayConnectionError:
+                await asyncio.sleep(0.01)
+
+
+async def test_gateway_that_was_started_anew(gateway: SimulatedGateway) -> None:
+    """It is away for a while, and then knows nothing of the session."""
+    async with (
+        Proxy(gateway.endpoint) as proxy,
+        await GatewayClient.connect(
+            endpoint=proxy.endpoint, api_key=gateway.api_key, plaintext=True
+        ) as client,
+        await client.open_session() as session,
+        session.event_batches(rebuild=True) as events,
+    ):
+        server = await session.register("x")
+        (found,) = await session.subscribe_bulk(server, ["A.B"])
+        proxy.refuses = True
+        proxy.cut()
+        async with SimulatedGateway() as anew:
+            proxy.target = anew.endpoint
+            proxy.refuses = False
+            _, batch, changes = await next_rebuilt(events)
+            values = await first_values(events, batch, 1)
+            assert list(values) == changes.item_handles(server, [found.item_handle]).tolist()
+            await session.close()
+
+
+async def test_stream_and_user_rebuild_once_between_them(
+    gateway: SimulatedGateway, session: Session
+) -> None:
+    server = await session.register("x")
+    async with session.event_batches(rebuild=True) as events:
+        await session.subscribe_bulk(server, ["A.B"])
+        await anext(events)
+        await kill_worker(session)
+        by_hand = asyncio.create_task(session.rebuild())
+        _, batch, changes = await next_rebuilt(events)
+        assert (await by_hand).keys == changes.keys
+        await first_values(events, batch, 1)
+        assert session.session_id == events._reader._link.session_id
+
+
+async def test_stream_without_rebuild_ends_with_its_session(session: Session) -> None:
+    events = session.event_batches()
+    await session.ping()
+    await kill_worker(session)
+    with pytest.raises(MxGatewaySessionLostError, match=r"(?i)worker ?unavailable"):
+        await anext(events)
+
+
+async def test_every_consumer_is_told(session: Session) -> None:
+    first = session.event_batches(rebuild=True, overflow="error")
+    second = first.consumer(max_events=1, overflow="latest")
+    server = await session.register("x")
+    await session.subscribe_bulk(server, ["A.B"])
+    await kill_worker(session)
+    told = [(await next_rebuilt(each))[2] for each in (first, second)]
+    assert told[0] is told[1]
+    await first.aclose()
+    await second.aclose()
+
+
+async def test_holders_of_handles_are_told(session: Session) -> None:
+    class Holder:
+        changes: HandleChanges | None = None
+
+        def _rebind(self, changes: HandleChanges) -> None:
+            self.changes = changes
+
+    kept, dropped = Holder(), Holder()
+    session._rebindables.add(kept)
+    session._rebindables.add(dropped)
+    del dropped
+    assert await session.rebuild() is kept.changes
+    assert len(session._rebindables) == 1
+
+
+async def test_closed_session_is_not_built_anew(session: Session) -> None:
+    await session.close()
+    with pytest.raises(MxGatewaySessionError, match="closed"):
+        await session.rebuild()
+
+
+async def test_session_that_is_closed_meanwhile(
+    scripted: ScriptedGateway, scripted_session: Session
+) -> None:
+    """Another one that is open by then is closed too."""
+    closed = []
+
+    async def close(request: bytes, context: Context) -> bytes:
+        closed.append(pb.CloseSessionRequest.FromString(request).session_id)
+        return pb.CloseSessionReply(protocol_status=ok()).SerializeToString()
+
+    async def open_slowly(request: bytes, context: Context) -> bytes:
+        await scripted_session.close()
+        return pb.OpenSessionReply(session_id="new", protocol_status=ok()).SerializeToString()
+
+    scripted.unary["CloseSession"] = close
+    scripted.unary["OpenSession"] = open_slowly
+    with pytest.raises(MxGatewaySessionError, match="is closed"):
+        await scripted_session.rebuild()
+    assert closed == ["session-scripted", "session-scripted", "new"]
+
+
+async def test_gateway_without_fresh_server_handles(scripted: ScriptedGateway) -> None:
+    reply = pb.MxCommandReply(protocol_status=ok())
+    reply.register.server_handle = 7
+    scripted.reply_with(reply)
+    async with await scripted.connect() as client, await client.open_session() as session:
+        await session.register("x")
+        with pytest.raises(MxGatewaySessionError, match="no server handle but"):
+            await session.rebuild()
+
+
+async def test_failed_rebuild_is_tried_again(
+    scripted: ScriptedGateway, scripted_session: Session, feed: Feed
+) -> None:
+    """Opening fails while the gateway starts its worker; then it is another session's stream."""
+    opened = []
+
+    async def open_late(request: bytes, context: Context) -> bytes:
+        opened.append(1)
+        if len(opened) < 3:
+            await context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, "no worker yet")
+        return pb.OpenSessionReply(session_id="new", protocol_status=ok()).SerializeToString()
+
+    scripted.unary["OpenSession"] = open_late
+    events = scripted_session.event_batches(rebuild=True)
+    feed.put(event(5))
+    feed.end(grpc.StatusCode.NOT_FOUND)
+    feed.put(event(1))
+    before, batch, _ = await next_rebuilt(events)
+    async with asyncio.timeout(20):
+        while not len(batch):
+            batch = await anext(events)
+    assert [b.worker_sequence.tolist() for b in before] == [[5]]
+    assert batch.worker_sequence.tolist() == [1]
+    assert [r.session_id for r in feed.requests] == ["session-scripted", "new"]
+    await events.aclose()
+
+
+async def test_rebuild_needs_resume(scripted: ScriptedGateway, scripted_session: Session) -> None:
+    with pytest.raises(ValueError, match="needs resume"):
+        scripted_session.event_batches(resume=False, rebuild=True)
+    assert "StreamEvents" not in scripted.calls
