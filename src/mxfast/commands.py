@@ -3,7 +3,7 @@
 import asyncio
 import itertools
 import operator
-import secrets
+import os
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
@@ -117,7 +117,7 @@ class CommandSender:
         self.handles = HandleTable()
         # The gateway files pending commands by correlation id: each needs its own
         # (contract notes, Process model).
-        prefix = secrets.token_hex(4)
+        prefix = os.urandom(4).hex()
         counter = itertools.count(1)
         self.next_correlation_id: Callable[[], str] = lambda: f"{prefix}-{next(counter)}"
         self._attaching: asyncio.Task[None] | None = None
