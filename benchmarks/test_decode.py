@@ -79,3 +79,61 @@ def test_decode_write_reply(benchmark: BenchmarkFixture, n: int, way: str) -> No
     benchmark.group = f"decode a bulk write reply of {n:,}"
     decode = codec.decode_write_reply if way == "mxfast" else results_with_runtime
     assert len(benchmark(decode, data)) == n
+
+
+def tags(n: int) -> list[str]:
+    return [f"Area1.Tank{row:05}.Level" for row in range(n)]
+
+
+def subscribed_with_runtime(data: bytes) -> Any:
+    reply = pb.MxCommandReply.FromString(data)
+    return [(result.item_handle, result.was_successful) for result in reply.subscribe_bulk.results]
+
+
+@pytest.mark.parametrize("way", ["mxfast", "protobuf, two fields read"])
+@pytest.mark.parametrize("n", SIZES)
+def test_decode_subscribe_reply(benchmark: BenchmarkFixture, n: int, way: str) -> None:
+    reply = pb.MxCommandReply(session_id=SESSION)
+    for row, tag in enumerate(tags(n)):
+        reply.subscribe_bulk.results.add(
+            server_handle=1, tag_address=tag, item_handle=row + 1, was_successful=True
+        )
+    benchmark.group = f"decode a bulk subscribe reply of {n:,}"
+    decode = codec.decode_subscribe_reply if way == "mxfast" else subscribed_with_runtime
+    assert len(benchmark(decode, reply.SerializeToString())) == n
+
+
+def read_with_runtime(data: bytes) -> Any:
+    reply = pb.MxCommandReply.FromString(data)
+    return [
+        (
+            result.was_successful,
+            result.value.double_value,
+            result.quality,
+            result.source_timestamp.seconds,
+        )
+        for result in reply.read_bulk.results
+    ]
+
+
+@pytest.mark.parametrize("way", ["mxfast", "protobuf, four fields read"])
+@pytest.mark.parametrize("n", SIZES)
+def test_decode_read_reply(benchmark: BenchmarkFixture, n: int, way: str) -> None:
+    reply = pb.MxCommandReply(session_id=SESSION)
+    for row, tag in enumerate(tags(n)):
+        result = reply.read_bulk.results.add(
+            server_handle=1,
+            tag_address=tag,
+            item_handle=row + 1,
+            was_successful=True,
+            was_cached=True,
+            quality=192,
+        )
+        result.value.data_type = pb.MX_DATA_TYPE_DOUBLE
+        result.value.variant_type = "VT_R8"
+        result.value.double_value = row / 7
+        result.source_timestamp.seconds = 1_700_000_000
+        result.source_timestamp.nanos = 123_456_789
+    benchmark.group = f"decode a bulk read reply of {n:,}"
+    decode = codec.decode_read_reply if way == "mxfast" else read_with_runtime
+    assert len(benchmark(decode, reply.SerializeToString())) == n

@@ -20,6 +20,7 @@ from google.protobuf.message import DecodeError as RuntimeRefusal
 from google.protobuf.message import Message
 
 from mxfast import codec
+from mxfast._codec import CommandReply, ItemReply
 from mxfast._generated import mxaccess_gateway_pb2 as pb
 from mxfast.codec import ValueKind
 from tests import wire
@@ -60,6 +61,14 @@ BULK_WRITES = {
     "write2_bulk": pb.MX_COMMAND_KIND_WRITE2_BULK,
     "write_secured_bulk": pb.MX_COMMAND_KIND_WRITE_SECURED_BULK,
     "write_secured2_bulk": pb.MX_COMMAND_KIND_WRITE_SECURED2_BULK,
+}
+BULK_SUBSCRIBES = {
+    "subscribe_bulk",
+    "unsubscribe_bulk",
+    "add_item_bulk",
+    "advise_item_bulk",
+    "un_advise_item_bulk",
+    "remove_item_bulk",
 }
 
 
@@ -247,12 +256,8 @@ def judge_value(data: bytes) -> bool:
     return True
 
 
-def judge_write_reply(data: bytes) -> bool:
-    message = runtime_reads(pb.MxCommandReply, data)
-    if message is None:
-        assert_offset(refusal(codec.decode_write_reply, data), data)
-        return False
-    reply = codec.decode_write_reply(data)
+def assert_head(reply: CommandReply, message: pb.MxCommandReply) -> None:
+    """Assert what a reply says of its call."""
     assert reply.session_id == message.session_id
     assert reply.correlation_id == message.correlation_id
     assert reply.command_kind == message.kind
@@ -260,6 +265,15 @@ def judge_write_reply(data: bytes) -> bool:
     assert reply.status_message == message.protocol_status.message
     assert reply.hresult_of_call == (message.hresult if message.HasField("hresult") else None)
     assert reply.diagnostic_message == message.diagnostic_message
+
+
+def judge_write_reply(data: bytes) -> bool:
+    message = runtime_reads(pb.MxCommandReply, data)
+    if message is None:
+        assert_offset(refusal(codec.decode_write_reply, data), data)
+        return False
+    reply = codec.decode_write_reply(data)
+    assert_head(reply, message)
     arm = message.WhichOneof("payload")
     assert reply.has_results == (arm in BULK_WRITES)
     results = getattr(message, arm).results if reply.has_results else []
@@ -269,6 +283,50 @@ def judge_write_reply(data: bytes) -> bool:
         assert reply.was_successful[row] == result.was_successful
         assert reply.hresult[row] == result.hresult
         assert_same_bytes(reply.result_bytes(row), result)
+    return True
+
+
+def assert_items(reply: ItemReply, results: Sequence[Any]) -> None:
+    """Assert what the results of any bulk command about items or tags have."""
+    assert len(reply) == len(results)
+    assert reply.item_handle.tolist() == [result.item_handle for result in results]
+    assert reply.was_successful.tolist() == [result.was_successful for result in results]
+    assert reply.tag_addresses() == [result.tag_address for result in results]
+    for row, result in enumerate(results):
+        assert reply.error_message(row) == result.error_message
+        assert_same_bytes(reply.result_bytes(row), result)
+
+
+def judge_subscribe_reply(data: bytes) -> bool:
+    message = runtime_reads(pb.MxCommandReply, data)
+    if message is None:
+        assert_offset(refusal(codec.decode_subscribe_reply, data), data)
+        return False
+    reply = codec.decode_subscribe_reply(data)
+    assert_head(reply, message)
+    arm = message.WhichOneof("payload")
+    assert reply.has_results == (arm in BULK_SUBSCRIBES)
+    assert_items(reply, getattr(message, arm).results if reply.has_results else [])
+    return True
+
+
+def judge_read_reply(data: bytes) -> bool:
+    message = runtime_reads(pb.MxCommandReply, data)
+    if message is None:
+        assert_offset(refusal(codec.decode_read_reply, data), data)
+        return False
+    reply = codec.decode_read_reply(data)
+    assert_head(reply, message)
+    assert reply.has_results == message.HasField("read_bulk")
+    results = message.read_bulk.results
+    assert_items(reply, results)
+    assert reply.was_cached.tolist() == [result.was_cached for result in results]
+    assert reply.quality.tolist() == [result.quality for result in results]
+    for row, result in enumerate(results):
+        assert_time(reply.source_timestamp[row], result, "source_timestamp")
+        failed = any(s.success == 0 and s.category not in HARMLESS for s in result.statuses)
+        assert reply.ok[row] == (not failed)
+    assert_rows(reply.cells, [Row(result.value) for result in results])
     return True
 
 
@@ -315,12 +373,16 @@ JUDGES: dict[str, Callable[[bytes], bool]] = {
     "event": lambda data: judge_events([data]),
     "value": judge_value,
     "write_reply": judge_write_reply,
+    "subscribe_reply": judge_subscribe_reply,
+    "read_reply": judge_read_reply,
     "write_request": judge_write_request,
 }
 MESSAGES: dict[str, type[Message]] = {
     "event": pb.MxEvent,
     "value": pb.MxValue,
     "write_reply": pb.MxCommandReply,
+    "subscribe_reply": pb.MxCommandReply,
+    "read_reply": pb.MxCommandReply,
     "write_request": pb.MxCommandRequest,
 }
 
@@ -329,5 +391,7 @@ INPUTS = {
     "events": judge_alike,
     "value": judge_value,
     "write_reply": judge_write_reply,
+    "subscribe_reply": judge_subscribe_reply,
+    "read_reply": judge_read_reply,
     "write_request": judge_write_request,
 }

@@ -80,7 +80,8 @@ class Remote:
         """Send a command by its payload's name; it gets the server handle by itself."""
         request = pb.MxCommandRequest(session_id=self.session_id, client_correlation_id="c-1")
         request.command.kind = kind_of(command)
-        payload: Message = getattr(request.command, command)
+        name = command if hasattr(request.command, command) else f"{command}_command"
+        payload: Message = getattr(request.command, name)
         payload.SetInParent()
         if self.server and "server_handle" in payload.DESCRIPTOR.fields_by_name:
             fields.setdefault("server_handle", self.server)

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from mxfast import GatewayClient
+from mxfast import GatewayClient, MxGatewayError
 from mxfast.cli import demo as demo_module
 from mxfast.cli.app import cli
 from mxfast.cli.connection import Connection
@@ -142,6 +142,47 @@ async def test_simulate_serves_until_ctrl_c():
     assert process.returncode == 0
     assert output == b"stopped\n"
     assert errors == b""
+
+
+async def told_of_adding(session, server, name):
+    try:
+        await session.add_item(server, name)
+    except MxGatewayError as error:
+        return str(error)
+    return ""
+
+
+async def test_simulate_takes_faults_an_era_and_a_fault_file(tmp_path):
+    file = tmp_path / "faults.json"
+    process = await asyncio.create_subprocess_exec(
+        *COMMAND,
+        *("simulate", "--port", "0", "--no-auth", "--era", "1", "--fault-file", str(file)),
+        *("--fault", "refuse-tags:tags=A.x", "--fault", "refuse-calls:method=OpenSession,times=1"),
+        stdout=subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    endpoint = (await process.stdout.readline()).decode().removeprefix("endpoint: ").strip()
+    async with await GatewayClient.connect(endpoint=endpoint, plaintext=True) as client:
+        with pytest.raises(MxGatewayError):
+            await client.open_session()
+        session = await client.open_session()
+        server = await session.register("test")
+        with pytest.raises(MxGatewayError, match=r"A\.x"):
+            await session.add_item(server, "A.x")
+        with pytest.raises(MxGatewayError, match="Unsupported"):  # era 1 has no Ping
+            await session.ping()
+        file.write_text('["refuse-tags:tags=A.y"]')
+        async with asyncio.timeout(30):
+            while not re.search(r"A\.y.*fault", await told_of_adding(session, server, "A.y")):
+                pass
+    process.send_signal(signal.SIGINT)
+    assert await process.wait() == 0
+
+
+def test_simulate_refuses_a_fault_that_there_is_not():
+    done = mxfast("simulate", "--fault", "latency:second=1")
+    assert done.returncode == 2
+    assert "second" in done.stderr
 
 
 # ---------------------------------------------------------------- replay

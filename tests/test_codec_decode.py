@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 from mxfast import codec
 from mxfast._generated import mxaccess_gateway_pb2 as pb
 from mxfast.codec import ValueKind
-from tests import wire
-from tests.judge import HARMLESS
+from tests import judge, wire
 
 KIND_OF_ARM = {
     None: ValueKind.NONE,
@@ -106,7 +105,7 @@ def test_columns_hold_what_the_runtime_reads(messages):
                 np.testing.assert_equal(column[row], wire.nanoseconds(getattr(event, name)))
             else:
                 assert np.isnat(column[row])
-        failed = any(s.success == 0 and s.category not in HARMLESS for s in event.statuses)
+        failed = any(s.success == 0 and s.category not in judge.HARMLESS for s in event.statuses)
         assert columns.ok[row] == (not failed)
         arm = event.value.WhichOneof("kind")
         assert columns.kind[row] == KIND_OF_ARM[arm]
@@ -419,3 +418,97 @@ def test_a_reply_cut_anywhere_is_refused_where_the_runtime_refuses_it():
                 codec.decode_write_reply(data[:cut])
         else:
             codec.decode_write_reply(data[:cut])
+
+
+# ---------------------------------------------------------------- bulk subscribes and reads
+
+
+def subscribe_reply(arm="subscribe_bulk"):
+    message = pb.MxCommandReply(session_id="s", correlation_id="c")
+    message.protocol_status.code = pb.PROTOCOL_STATUS_CODE_OK
+    results = getattr(message, arm).results
+    results.add(server_handle=1, tag_address="Füll.Stand", item_handle=7, was_successful=True)
+    results.add(server_handle=1, tag_address="Tank9.Level", error_message="nicht gefunden é")
+    return message
+
+
+@pytest.mark.parametrize("arm", sorted(judge.BULK_SUBSCRIBES))
+def test_every_command_about_items_is_read_into_columns(arm):
+    reply = codec.decode_subscribe_reply(subscribe_reply(arm).SerializeToString())
+    assert reply.has_results
+    assert (reply.session_id, reply.status_code) == ("s", pb.PROTOCOL_STATUS_CODE_OK)
+    assert reply.item_handle.dtype == np.int32
+    assert reply.item_handle.tolist() == [7, 0]
+    assert reply.was_successful.tolist() == [True, False]
+    assert reply.tag_addresses() == ["Füll.Stand", "Tank9.Level"]
+    assert [reply.error_message(row) for row in (0, -1)] == ["", "nicht gefunden é"]
+    assert pb.SubscribeResult.FromString(reply.result_bytes(0)).item_handle == 7
+    for column in (reply.item_handle, reply.was_successful):
+        with pytest.raises(ValueError, match="read-only"):
+            column[0] = 0
+    with pytest.raises(IndexError, match="row 2 of 2"):
+        reply.error_message(2)
+
+
+def test_a_read_of_every_kind_of_value_is_one_set_of_columns():
+    message = pb.MxCommandReply()
+    given_values = [2.5, 2**62 + 1, "é", b"\0", True]
+    arms = ["double_value", "int64_value", "string_value", "raw_value", "bool_value"]
+    for number, (arm, value) in enumerate(zip(arms, given_values, strict=True)):
+        result = message.read_bulk.results.add(
+            tag_address=f"T{number}.V",
+            item_handle=number,
+            was_successful=True,
+            was_cached=number % 2 == 1,
+            quality=192 + number,
+        )
+        setattr(result.value, arm, value)
+        wire.set_timestamp(result.source_timestamp, np.datetime64(10**18 + number, "ns"))
+    message.read_bulk.results.add(
+        tag_address="Bad.Tag",
+        error_message="no such tag",
+        statuses=[
+            pb.MxStatusProxy(category=pb.MX_STATUS_CATEGORY_CONFIGURATION_ERROR, detail=1003)
+        ],
+    )
+    reply = codec.decode_read_reply(message.SerializeToString())
+    assert reply.has_results
+    assert reply.tag_addresses() == [*(f"T{n}.V" for n in range(5)), "Bad.Tag"]
+    assert reply.item_handle.tolist() == [0, 1, 2, 3, 4, 0]
+    assert reply.was_successful.tolist() == reply.ok.tolist() == [True] * 5 + [False]
+    assert reply.was_cached.tolist() == [False, True, False, True, False, False]
+    assert reply.quality.tolist() == [192, 193, 194, 195, 196, 0]
+    assert reply.source_timestamp[:5].astype(np.int64).tolist() == [10**18 + n for n in range(5)]
+    assert np.isnat(reply.source_timestamp[5])
+    cells = reply.cells
+    assert cells.kind.tolist() == [
+        ValueKind.DOUBLE,
+        ValueKind.INT64,
+        ValueKind.STRING,
+        ValueKind.RAW,
+        ValueKind.BOOL,
+        ValueKind.NONE,
+    ]
+    np.testing.assert_array_equal(cells.value, [2.5, 2.0**62, np.nan, np.nan, 1.0, np.nan])
+    assert cells.values(ValueKind.INT64).tolist() == [2**62 + 1]
+    assert cells.values(ValueKind.STRING).tolist() == ["é"]
+    assert cells.values(ValueKind.RAW).tolist() == [b"\0"]
+    assert pb.MxValue.FromString(cells.value_bytes(4)).bool_value
+    assert reply.error_message(5) == "no such tag"
+
+
+def test_each_reader_of_replies_passes_over_the_results_of_others():
+    subscribed = subscribe_reply().SerializeToString()
+    read = pb.MxCommandReply(read_bulk={"results": [{"item_handle": 9}]}).SerializeToString()
+    written = pb.MxCommandReply(write_bulk={"results": [{"item_handle": 8}]}).SerializeToString()
+    assert not codec.decode_subscribe_reply(read).has_results
+    assert not codec.decode_read_reply(subscribed).has_results
+    assert not codec.decode_write_reply(read).has_results
+    # A oneof keeps its last arm, and results of one arm add up.
+    added = subscribe_reply("add_item_bulk").SerializeToString()
+    last = codec.decode_subscribe_reply(subscribed * 3 + written + added + read)
+    assert not last.has_results
+    assert len(last) == 0
+    assert len(codec.decode_subscribe_reply(written + subscribed * 2)) == 4
+    assert codec.decode_subscribe_reply(subscribed * 2 + added).item_handle.tolist() == [7, 0]
+    assert codec.decode_read_reply(subscribed + read + read).item_handle.tolist() == [9, 9]

@@ -127,6 +127,27 @@ def command_of(message: Message) -> None:
         message.ClearField("replay_gap")
 
 
+# The payloads that each decoder of replies is for.
+PAYLOADS = {
+    "write_reply": [*judge.BULK_WRITES],
+    "subscribe_reply": sorted(judge.BULK_SUBSCRIBES),
+    "read_reply": ["read_bulk"],
+}
+
+
+def replies(name: str, count: int) -> list[Message]:
+    """Replies with every field set and a payload that the decoder is for."""
+    messages: list[Message] = []
+    for first in range(count if name in PAYLOADS else 0):
+        message = pb.MxCommandReply()
+        fill(message, itertools.count(first))
+        payload = getattr(message, PAYLOADS[name][first % len(PAYLOADS[name])])
+        payload.SetInParent()
+        fill(payload, itertools.count(first), 1)
+        messages.append(message)
+    return messages
+
+
 def buffered_events() -> list[bytes]:
     """Buffered data changes of every type of array, some with qualities and times that fit."""
     events = []
@@ -144,6 +165,7 @@ def buffered_events() -> list[bytes]:
 def filled_messages(name: str, count: int) -> list[bytes]:
     """Messages with every field set, their oneofs' arms in turn."""
     messages = buffered_events() if name == "event" else []
+    messages += [reply.SerializeToString() for reply in replies(name, 16)]
     for first in range(count):
         message = judge.MESSAGES[name]()
         fill(message, itertools.count(first))
@@ -157,6 +179,9 @@ def small_messages(name: str, count: int) -> list[bytes]:
     """Messages with a few fields each, chosen by lot."""
     rng = random.Random(name)
     messages = buffered_events() if name == "event" else []
+    for reply in replies(name, 40):
+        thin_out(reply, rng)
+        messages.append(reply.SerializeToString())
     for first in range(count):
         message = judge.MESSAGES[name]()
         fill(message, itertools.count(first))
@@ -295,6 +320,16 @@ def wire_data(draw: st.DrawFn, name: str) -> bytes:
         )
         kind = pb.MxCommand(kind=judge.BULK_WRITES[arm]).SerializeToString()
         data += named(pb.MxCommandRequest, "command", command + kind)
+    elif name in PAYLOADS and draw(st.booleans()):
+        # Nor has a reply of random fields many results.
+        arm = draw(st.sampled_from(PAYLOADS[name]))
+        member = pb.MxCommandReply.DESCRIPTOR.fields_by_name[arm]
+        assert member.message_type is not None
+        results = member.message_type.fields_by_name["results"]
+        assert results.message_type is not None
+        rows = draw(st.lists(bodies(cast(Descriptor, results.message_type), 1), max_size=3))
+        payload = b"".join(field(results.number, LENGTH, row) for row in rows)
+        data += field(member.number, LENGTH, payload)
     return draw(damaged(data))
 
 
@@ -349,13 +384,25 @@ def rows_alike(name: str, count: int) -> bytes:
         return write.SerializeToString()
     reply = pb.MxCommandReply(session_id="s")
     for handle in handles:
-        reply.write_bulk.results.add(
-            server_handle=1, item_handle=handle, was_successful=True, hresult=0
-        )
+        if name == "write_reply":
+            reply.write_bulk.results.add(
+                server_handle=1, item_handle=handle, was_successful=True, hresult=0
+            )
+        elif name == "subscribe_reply":
+            reply.subscribe_bulk.results.add(
+                server_handle=1, tag_address="A.B", item_handle=handle, was_successful=True
+            )
+        else:
+            result = reply.read_bulk.results.add(tag_address="A.B", was_successful=True)
+            result.value.double_value = handle
+            result.source_timestamp.seconds = handle
     return reply.SerializeToString()
 
 
-@pytest.mark.parametrize("name", ["write_reply", "write_request"])
+ROWS = ["write_reply", "subscribe_reply", "read_reply", "write_request"]
+
+
+@pytest.mark.parametrize("name", ROWS)
 @pytest.mark.parametrize("count", [2, 3, 9])
 def test_every_bit_flipped_in_rows_that_are_alike(name, count):
     decide = judge.JUDGES[name]
@@ -369,7 +416,7 @@ def test_every_bit_flipped_in_rows_that_are_alike(name, count):
         decide(bytes(flipped))
 
 
-@pytest.mark.parametrize("name", ["write_reply", "write_request"])
+@pytest.mark.parametrize("name", ROWS)
 @given(st.data())
 @settings(max_examples=200)
 def test_rows_alike_are_each_read_as_the_runtime_reads_them(name, data):
@@ -440,7 +487,13 @@ def test_a_billion_elements_in_ten_bytes(arm):
 def test_a_message_of_more_than_two_gigabytes_is_refused():
     # Zeros are never written, so they take no memory.
     data = bytes(2**31)
-    for decode in (codec.decode_value, codec.decode_write_reply, codec.decode_write_request):
+    for decode in (
+        codec.decode_value,
+        codec.decode_write_reply,
+        codec.decode_subscribe_reply,
+        codec.decode_read_reply,
+        codec.decode_write_request,
+    ):
         with pytest.raises(codec.DecodeError, match="2 GiB"):
             decode(data)
     with pytest.raises(codec.DecodeError, match=r"messages\[1\].* 2 GiB"):
@@ -534,6 +587,10 @@ def test_messages_nested_deep(depth):
         )
         judge.judge_write_request(named(pb.MxCommandRequest, "command", command))
     judge.judge_write_reply(named(pb.MxCommandReply, "return_value", value))
+    result = named(pb.BulkReadResult, "value", value)
+    read = named(pb.MxCommandReply, "read_bulk", named(pb.BulkReadReply, "results", result))
+    judge.judge_read_reply(read)
+    judge.judge_subscribe_reply(read)
     # The last message that may lie there is empty, and so is one too many.
     for extra in (b"", GROUP_START + GROUP_END, named(pb.MxValue, "array_value", b"")):
         judge.judge_value(nested_sparse_arrays(33) + extra)
@@ -702,6 +759,11 @@ def test_a_value_takes_no_more_memory_than_its_bytes_justify(what):
 def test_rows_take_no_more_memory_than_their_bytes_justify():
     reply = named(pb.MxCommandReply, "write_bulk", named(pb.BulkWriteReply, "results", b"") * N)
     assert peak_memory(codec.decode_write_reply, reply * 2) < 40 * 2 * len(reply)
+    subscribed = named(pb.BulkSubscribeReply, "results", b"") * N
+    reply = named(pb.MxCommandReply, "subscribe_bulk", subscribed)
+    assert peak_memory(codec.decode_subscribe_reply, reply * 2) < 40 * 2 * len(reply)
+    reply = named(pb.MxCommandReply, "read_bulk", named(pb.BulkReadReply, "results", b"") * N)
+    assert peak_memory(codec.decode_read_reply, reply * 2) < 40 * 2 * len(reply)
     command = named(pb.MxCommand, "write_bulk", named(pb.WriteBulkCommand, "entries", b"") * N)
     command += pb.MxCommand(kind=pb.MX_COMMAND_KIND_WRITE_BULK).SerializeToString()
     request = named(pb.MxCommandRequest, "command", command)

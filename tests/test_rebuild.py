@@ -261,19 +261,22 @@ async def test_every_consumer_is_told(session: Session) -> None:
     await second.aclose()
 
 
-async def test_holders_of_handles_are_told(session: Session) -> None:
-    class Holder:
-        changes: HandleChanges | None = None
-
-        def _rebind(self, changes: HandleChanges) -> None:
-            self.changes = changes
-
-    kept, dropped = Holder(), Holder()
-    session._rebindables.add(kept)
-    session._rebindables.add(dropped)
-    del dropped
-    assert await session.rebuild() is kept.changes
-    assert len(session._rebindables) == 1
+async def test_items_have_the_new_handles(session: Session) -> None:
+    server = await session.register("x")
+    spare = await session.add_item(server, "A.Spare")
+    items = await session.subscribe(server, ["A.B", "A.C"])
+    some = items[1:]
+    await session.remove_item(server, spare)
+    old = items.item_handle
+    changes = await session.rebuild()
+    assert items.server_handle == some.server_handle == changes.servers[server]
+    assert items.item_handle.tolist() == changes.item_handles(server, old).tolist()
+    assert (items.item_handle != old).all()
+    result = await session.write_array(items.server_handle, items, [1.5, 2.5])
+    assert result.ok
+    found = await session.read_array(some.server_handle, some)
+    assert found.value.tolist() == [2.5]
+    assert found.was_cached.all()  # it is advised again
 
 
 async def test_closed_session_is_not_built_anew(session: Session) -> None:

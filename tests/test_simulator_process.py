@@ -1,7 +1,6 @@
 """The simulated gateway in a child process."""
 
 import asyncio
-import inspect
 import logging
 import os
 import signal
@@ -14,8 +13,7 @@ import grpc
 import pytest
 import trustme
 
-from mxfast.simulator import SimulatedGateway, SimulatedGatewayProcess
-from mxfast.simulator.process import GatewayOptions
+from mxfast.simulator import SimulatedGateway, SimulatedGatewayProcess, VirtualClock
 from tests.simulator_client import Peer
 
 
@@ -76,8 +74,20 @@ async def test_a_child_gets_its_options() -> None:
 
 
 def test_the_child_takes_every_option_of_the_gateway() -> None:
-    names = set(inspect.signature(SimulatedGateway).parameters)
-    assert set(GatewayOptions.__annotations__) == names
+    given = SimulatedGatewayProcess(
+        api_keys={"mxgw_own_1": ["session:open"]},
+        tags=["A.x"],
+        tls=(b"key", b"chain"),
+        secured_tags={"A.x": "verified"},
+        users={"anna": "secret"},
+        galaxy_seed=7,
+    )
+    assert SimulatedGateway.from_json(given.to_json()).to_json() == given.to_json()
+
+
+def test_a_clock_cannot_be_shared_with_a_child() -> None:
+    with pytest.raises(ValueError, match="clock"):
+        SimulatedGatewayProcess(clock=VirtualClock())
 
 
 def test_a_wrong_option_is_an_error_of_the_parent() -> None:

@@ -191,7 +191,7 @@ async def test_rejected_items(session: Session) -> None:
         ([1], np.ma.array([1.0], mask=[True]), TypeError, "masked"),
         ([1, 2.5], [1.0, 2.0], TypeError, r"item_handles\[1\] is 2.5"),
         (np.array([1.0]), [1.0], TypeError, r"item_handles\[0\] is 1.0"),
-        (["1"], [1.0], TypeError, r"item_handles\[0\] is '1'"),
+        (["1"], [1.0], ValueError, r"item_handles\[0\] is the tag '1', which is no item"),
         ([True], [1.0], TypeError, r"item_handles\[0\] is True"),
         ([1, 2**31], [1.0, 2.0], ValueError, r"item_handles\[1\] is 2147483648"),
         (np.array([2**63], "u8"), [1.0], ValueError, r"item_handles\[0\]"),

@@ -5,9 +5,8 @@
     async with await GatewayClient.connect(endpoint="localhost:5120", api_key=key) as client:
         async with await client.open_session("line-4") as session:
             server = await session.register("line-4")
-            found = await session.subscribe_bulk(server, ["Tank1.Level", "Tank2.Level"])
-            handles = [each.item_handle for each in found]
-            result = await session.write_array(server, handles, [3.25, 4.5])
+            items = await session.subscribe(server, ["Tank1.Level", "Tank2.Level"])
+            result = await session.write_array(server, items, [3.25, 4.5])
             result.raise_for_failure()
 """
 
@@ -36,8 +35,10 @@ from mxfast.errors import (
 from mxfast.events import EventStream
 from mxfast.galaxy import GalaxyNode, GalaxyRepositoryClient
 from mxfast.handles import HandleChanges
+from mxfast.items import Item, Items
 from mxfast.options import MAX_BULK_ITEMS, ClientOptions
 from mxfast.session import Session
+from mxfast.tags import ReadError, ReadResult
 from mxfast.values import from_mx_value, to_mx_value
 from mxfast.write import Outcome, WriteError, WriteResult
 
@@ -52,6 +53,8 @@ __all__ = [
     "GalaxyRepositoryClient",
     "GatewayClient",
     "HandleChanges",
+    "Item",
+    "Items",
     "MalformedReplyError",
     "MxAccessError",
     "MxGatewayAuthenticationError",
@@ -66,6 +69,8 @@ __all__ = [
     "MxGatewayTransportError",
     "MxGatewayWorkerError",
     "Outcome",
+    "ReadError",
+    "ReadResult",
     "Session",
     "ValueKind",
     "WriteError",

@@ -78,6 +78,8 @@ def encode_write(
 ) -> bytes | None: ...
 def is_fine_reply(data: bytes) -> bool: ...
 def decode_handle(data: bytes, payload: int, field: int) -> int: ...
+def decode_subscribe_reply(data: bytes) -> SubscribeReply: ...
+def decode_read_reply(data: bytes) -> ReadReply: ...
 def decode_events(messages: Sequence[bytes]) -> EventColumns: ...
 
 # The gateway's directions, for the simulated gateway.
@@ -142,7 +144,7 @@ class WriteRequest(ValueColumns):
     user_id: NDArray[np.int32]
     verifier_user_id: NDArray[np.int32]
 
-class WriteReply:
+class CommandReply:
     session_id: str
     correlation_id: str
     command_kind: int
@@ -151,8 +153,27 @@ class WriteReply:
     hresult_of_call: int | None
     diagnostic_message: str
     has_results: bool
+
+class WriteReply(CommandReply):
     item_handle: NDArray[np.int32]
     was_successful: NDArray[np.bool_]
     hresult: NDArray[np.int32]
     def __len__(self) -> int: ...
     def result_bytes(self, row: int) -> bytes: ...
+
+class ItemReply(CommandReply):
+    item_handle: NDArray[np.int32]
+    was_successful: NDArray[np.bool_]
+    def __len__(self) -> int: ...
+    def result_bytes(self, row: int) -> bytes: ...
+    def tag_addresses(self) -> list[str]: ...
+    def error_message(self, row: int) -> str: ...
+
+class SubscribeReply(ItemReply): ...
+
+class ReadReply(ItemReply):
+    was_cached: NDArray[np.bool_]
+    quality: NDArray[np.int32]
+    source_timestamp: NDArray[np.datetime64]
+    ok: NDArray[np.bool_]
+    cells: ValueColumns

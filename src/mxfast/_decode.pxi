@@ -1,4 +1,5 @@
-# What the gateway sends: events and the replies to bulk writes, into columns.
+# What the gateway sends: events and the replies to bulk writes, into columns. Replies to other
+# bulk commands are in _results.pxi.
 
 cdef inline const uint8_t* read_status(
     const uint8_t* p, const uint8_t* end, uint8_t* ok, int depth, Fault* fault
@@ -431,6 +432,13 @@ cdef object KIND_OF_CHAR = {
 
 # ---------------------------------------------------------------- replies to bulk writes
 
+cdef enum:
+    # Which results of a reply are wanted. A reply's oneof holds one kind at most.
+    WRITE_RESULTS
+    SUBSCRIBE_RESULTS
+    READ_RESULTS
+
+
 ctypedef struct ReplyHead:
     Span session_id
     Span correlation_id
@@ -442,7 +450,7 @@ ctypedef struct ReplyHead:
     bint has_hresult
     uint8_t ok             # whether none of the statuses is a failure
     uint32_t arm           # tag of the payload's last arm
-    bint is_bulk           # whether that arm is a BulkWriteReply
+    bint is_bulk           # whether that arm holds the results wanted
     Py_ssize_t rows
     Py_ssize_t most        # rows that any arm had, those of arms that a later one replaced too
 
@@ -606,9 +614,31 @@ cdef const uint8_t* read_protocol_status(
     return p
 
 
+cdef inline bint holds_results(uint32_t tag, int wanted) noexcept nogil:
+    """Whether a field of MxCommandReply holds such results."""
+    if wanted == WRITE_RESULTS:
+        return (
+            tag == MxCommandReply_write_bulk_TAG
+            or tag == MxCommandReply_write2_bulk_TAG
+            or tag == MxCommandReply_write_secured_bulk_TAG
+            or tag == MxCommandReply_write_secured2_bulk_TAG
+        )
+    if wanted == SUBSCRIBE_RESULTS:
+        return (
+            tag == MxCommandReply_subscribe_bulk_TAG
+            or tag == MxCommandReply_unsubscribe_bulk_TAG
+            or tag == MxCommandReply_add_item_bulk_TAG
+            or tag == MxCommandReply_advise_item_bulk_TAG
+            or tag == MxCommandReply_un_advise_item_bulk_TAG
+            or tag == MxCommandReply_remove_item_bulk_TAG
+        )
+    return tag == MxCommandReply_read_bulk_TAG
+
+
 cdef bint read_reply(
-    const uint8_t* start, size_t size, ReplyHead* head, ReplyRows* rows, Fault* fault
+    const uint8_t* start, size_t size, int wanted, ReplyHead* head, void* rows, Fault* fault
 ) noexcept nogil:
+    """Read a reply; `rows` are the ReplyRows or ResultRows of what is wanted, or NULL to count."""
     cdef const uint8_t* p = start
     cdef const uint8_t* end = start + size
     cdef uint32_t tag
@@ -622,18 +652,16 @@ cdef bint read_reply(
             return False
         p = v.p
         tag = v.value
-        if (
-            tag == MxCommandReply_write_bulk_TAG
-            or tag == MxCommandReply_write2_bulk_TAG
-            or tag == MxCommandReply_write_secured_bulk_TAG
-            or tag == MxCommandReply_write_secured2_bulk_TAG
-        ):
+        if holds_results(tag, wanted):
             if tag != head.arm:
                 # Another arm of the oneof: what came before it is gone.
                 head.arm = tag
                 head.is_bulk = True
                 head.rows = 0
-            p = read_results(p, end, head, rows, fault)
+            if wanted == WRITE_RESULTS:
+                p = read_results(p, end, head, <ReplyRows*> rows, fault)
+            else:
+                p = read_item_results(p, end, start, wanted, head, <ResultRows*> rows, fault)
         elif tag == MxCommandReply_session_id_TAG:
             p = get_string(p, end, &head.session_id, fault)
         elif tag == MxCommandReply_correlation_id_TAG:
@@ -665,8 +693,22 @@ cdef bint read_reply(
     return True
 
 
-cdef class WriteReply:
-    """The reply to a bulk write: one row a result, and the reply's own status."""
+cdef bint walk_reply(bytes message, int wanted, ReplyHead* head, void* rows) except False:
+    """`read_reply` on a message; raises a DecodeError where it is broken."""
+    cdef const uint8_t* start = <const uint8_t*> PyBytes_AS_STRING(message)
+    cdef size_t size = PyBytes_GET_SIZE(message)
+    cdef Fault fault
+    cdef bint fine
+    memset(&fault, 0, sizeof(fault))
+    with nogil:
+        fine = read_reply(start, size, wanted, head, rows, &fault)
+    if not fine:
+        raise decode_error(&fault, start)
+    return True
+
+
+cdef class CommandReply:
+    """What every reply says of its call."""
 
     cdef readonly str session_id
     cdef readonly str correlation_id
@@ -676,6 +718,21 @@ cdef class WriteReply:
     cdef readonly object hresult_of_call
     cdef readonly str diagnostic_message
     cdef readonly bint has_results
+
+    cdef void take_head(self, const ReplyHead* head):
+        self.session_id = read_text(&head.session_id)
+        self.correlation_id = read_text(&head.correlation_id)
+        self.command_kind = head.command_kind
+        self.status_code = head.status_code
+        self.status_message = read_text(&head.status_message)
+        self.hresult_of_call = head.hresult if head.has_hresult else None
+        self.diagnostic_message = read_text(&head.diagnostic)
+        self.has_results = head.is_bulk
+
+
+cdef class WriteReply(CommandReply):
+    """The reply to a bulk write: one row a result, and the reply's own status."""
+
     cdef readonly object item_handle
     cdef readonly object was_successful
     cdef readonly object hresult
@@ -716,18 +773,10 @@ def decode_write_reply(data):
         No valid message; has ``offset`` and ``field``.
     """
     cdef bytes message = as_message(data, "data")
-    cdef const uint8_t* start = <const uint8_t*> PyBytes_AS_STRING(message)
-    cdef size_t size = PyBytes_GET_SIZE(message)
     cdef ReplyHead head
     cdef ReplyRows rows
-    cdef Fault fault
-    cdef bint fine
-    memset(&fault, 0, sizeof(fault))
     # Counted first, as columns are allocated exactly; nothing is kept of a broken message.
-    with nogil:
-        fine = read_reply(start, size, &head, NULL, &fault)
-    if not fine:
-        raise decode_error(&fault, start)
+    walk_reply(message, WRITE_RESULTS, &head, NULL)
     cdef WriteReply reply = WriteReply.__new__(WriteReply)
     cdef Py_ssize_t room = head.most
     item_handle = empty(room, DTYPE_INT32)
@@ -740,19 +789,9 @@ def decode_write_reply(data):
     rows.item_handle = <int32_t*> (<Memory> memories[0]).view.buf
     rows.was_successful = <uint8_t*> (<Memory> memories[1]).view.buf
     rows.hresult = <int32_t*> (<Memory> memories[2]).view.buf
-    with nogil:
-        fine = read_reply(start, size, &head, &rows, &fault)
-    if not fine:
-        raise decode_error(&fault, start)
+    walk_reply(message, WRITE_RESULTS, &head, &rows)
+    reply.take_head(&head)
     reply.message = message
-    reply.session_id = read_text(&head.session_id)
-    reply.correlation_id = read_text(&head.correlation_id)
-    reply.command_kind = head.command_kind
-    reply.status_code = head.status_code
-    reply.status_message = read_text(&head.status_message)
-    reply.hresult_of_call = head.hresult if head.has_hresult else None
-    reply.diagnostic_message = read_text(&head.diagnostic)
-    reply.has_results = head.is_bulk
     reply.item_handle = sealed(item_handle[: head.rows])
     reply.was_successful = sealed(was_successful[: head.rows])
     reply.hresult = sealed(hresult[: head.rows])

@@ -13,7 +13,9 @@ from mxfast.errors import MessageT
 from mxfast.event_queue import Listener, Overflow
 from mxfast.galaxy import BrowseFilters, HierarchyFilters
 from mxfast.handles import HandleChanges
+from mxfast.items import Items
 from mxfast.options import ClientOptions
+from mxfast.tags import ReadResult
 from mxfast.write import Progress, WriteResult
 
 __all__ = ["EventStream", "GalaxyNode", "GalaxyRepositoryClient", "GatewayClient", "Session"]
@@ -232,10 +234,14 @@ class MxAccessCommands:
 class Session(MxAccessCommands):
     @property
     def session_id(self) -> str: ...
+    def subscribe(self, server_handle: int, tags: Iterable[str]) -> Items: ...
+    def read_array(
+        self, server_handle: int, tags: Iterable[str] | Items, *, timeout_ms: int = 0
+    ) -> ReadResult: ...
     def write_array(
         self,
         server_handle: int,
-        item_handles: ArrayLike,
+        item_handles: ArrayLike | Items,
         values: ArrayLike,
         *,
         timestamps: ArrayLike | None = None,

@@ -2,14 +2,13 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from mxfast.contract import mxaccess_gateway as pb
 
-__all__ = ["HandleChanges", "HandleTable", "Rebindable"]
+__all__ = ["HandleChanges", "HandleTable"]
 
 Key = tuple[int, int]
 """Server handle and item handle."""
@@ -135,10 +134,3 @@ class HandleChanges:
 
     def __repr__(self) -> str:
         return f"<HandleChanges of {len(self.keys)} items, {len(self.failed)} failed>"
-
-
-class Rebindable(Protocol):
-    """What holds handles of a session and wants the new ones, such as `Items`."""
-
-    def _rebind(self, changes: HandleChanges) -> None:
-        """Take the new handles."""

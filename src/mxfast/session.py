@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Self
 from weakref import WeakSet
 
@@ -17,13 +17,15 @@ from mxfast.contract import mxaccess_gateway as pb
 from mxfast.errors import MxGatewayError, MxGatewaySessionError, check_mxaccess, check_protocol
 from mxfast.event_queue import EventQueue, Overflow
 from mxfast.events import EventStream
-from mxfast.handles import HandleChanges, Rebindable
+from mxfast.handles import HandleChanges
+from mxfast.items import Binding, HandlesByTag, Items, resolved
 from mxfast.mxaccess import MxAccessCommands
 from mxfast.options import ClientOptions
 from mxfast.reader import EventReader
 from mxfast.rebuild import add_again, advise_again
 from mxfast.recovery import Attach, SessionLink, open_events
 from mxfast.streams import MessageIterator
+from mxfast.tags import ReadResult, checked_tags, read, subscribe
 from mxfast.transport import Transport, call
 from mxfast.write import ArrayWrite, Progress, WriteResult
 
@@ -71,7 +73,8 @@ class Session(MxAccessCommands):
         self._rebuilding = asyncio.Lock()
         self._changes = HandleChanges()
         self._retired: set[int] = set()
-        self._rebindables: WeakSet[Rebindable] = WeakSet()
+        self._bindings: WeakSet[Binding] = WeakSet()
+        self._handles_by_tag = HandlesByTag(self._commands)
 
     @property
     def session_id(self) -> str:
@@ -80,10 +83,83 @@ class Session(MxAccessCommands):
 
     # ------------------------------------------------------------ arrays and events
 
+    async def subscribe(self, server_handle: int, tags: Iterable[str]) -> Items:
+        """Add and advise tags, any number of them.
+
+        Open the event stream first: values published before it are lost (contract notes,
+        Events). All tags are checked before anything is sent. Requests are split at
+        ``max_bulk_items`` and ``max_message_bytes`` and go one after another.
+
+        Parameters
+        ----------
+        server_handle : int
+            From `register`.
+        tags : iterable of str, shape (n,)
+            A list, an array or a column; each tag once.
+
+        Returns
+        -------
+        Items
+            A row for each tag. A refused one raises nothing: it is in ``failed`` with its
+            reason, its handle is 0, and `Items.raise_for_failure` raises for it. With n = 0
+            nothing is sent.
+
+        Raises
+        ------
+        TypeError, ValueError
+            A single str, or a tag that is no str, empty, too long or there twice; names its
+            index. Nothing was sent.
+        MxGatewayError
+            A request failed. Nothing more was sent, and the exception's ``result`` has the
+            `Items` with what was subscribed until then. So has a CancelledError's.
+        """
+        server = integer(server_handle, "server_handle")
+        checked = checked_tags(tags, self._options.max_message_bytes, unique=True)
+        items = await subscribe(self._commands, server, checked)
+        self._bindings.add(items._binding)
+        return items
+
+    async def read_array(
+        self, server_handle: int, tags: Iterable[str] | Items, *, timeout_ms: int = 0
+    ) -> ReadResult:
+        """Read tags, any number of them, into columns.
+
+        The gateway answers with the last value where a tag is advised; any other it adds,
+        advises, waits for and removes again, one after another (contract notes, Commands):
+        subscribe what is read often. Requests are split as for `subscribe`.
+
+        Parameters
+        ----------
+        server_handle : int
+            From `register`.
+        tags : iterable of str, or Items, shape (n,)
+            A tag may be there more than once.
+        timeout_ms : int, default 0
+            Milliseconds that the tags of a request that are not advised may take; 0 for the
+            worker's default.
+
+        Returns
+        -------
+        ReadResult
+            A row for each tag. One that cannot be read raises nothing: it is in ``errors``,
+            and `ReadResult.raise_for_failure` raises for it. With n = 0 nothing is sent.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As for `subscribe`, or ``timeout_ms`` out of range. Nothing was sent.
+        MxGatewayError
+            A request failed.
+        """
+        server = integer(server_handle, "server_handle")
+        wait = in_range(timeout_ms, "timeout_ms", 0, 2**32 - 1)
+        checked = checked_tags(tags, self._options.max_message_bytes, unique=False)
+        return await read(self._commands, server, checked, wait)
+
     async def write_array(
         self,
         server_handle: int,
-        item_handles: ArrayLike,
+        item_handles: ArrayLike | Items,
         values: ArrayLike,
         *,
         timestamps: ArrayLike | None = None,
@@ -102,8 +178,9 @@ class Session(MxAccessCommands):
         ----------
         server_handle : int
             From `register`.
-        item_handles : array of int, shape (n,)
-            An item may appear more than once.
+        item_handles : array of int, Items, or array of str, shape (n,)
+            Handles, the `Items` of `subscribe`, or tags that this session has added. An item
+            may appear more than once.
         values : array, shape (n,)
             bool, integers or finite floats.
         timestamps : array of datetime64, shape (n,), optional
@@ -123,8 +200,9 @@ class Session(MxAccessCommands):
         Raises
         ------
         TypeError, ValueError
-            A wrong dtype, shape or length, or an element that cannot be written, in which
-            case it is an `EncodeError` with ``index`` and ``value``. Nothing was sent.
+            A wrong dtype, shape or length, a tag or an item without a handle, or an element
+            that cannot be written, in which case it is an `EncodeError` with ``index`` and
+            ``value``. Nothing was sent.
         MxGatewayError
             A request failed. Nothing more was sent, what was under way was waited for, and
             the exception's ``result`` has an outcome for every value.
@@ -141,7 +219,7 @@ class Session(MxAccessCommands):
             next_correlation_id=self._commands.next_correlation_id,
             tag_of=lambda item: self._commands.tags.get((server, item)),
             server_handle=server,
-            item_handles=item_handles,
+            item_handles=resolved(item_handles, server, self._handles_by_tag),
             values=values,
             timestamps=timestamps,
             user_id=user_id,
@@ -279,8 +357,8 @@ class Session(MxAccessCommands):
                 with contextlib.suppress(MxGatewayError):
                     await asyncio.shield(self._close(session_id))
                 raise
-        for each in list(self._rebindables):
-            each._rebind(self._changes)
+        for each in list(self._bindings):
+            each.rebind(self._changes)
         return self._changes
 
     async def _fill(self, session_id: str, attach: Attach) -> HandleChanges:

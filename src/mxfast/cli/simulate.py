@@ -2,12 +2,13 @@
 
 import asyncio
 import signal
+from dataclasses import replace
 
 import click
 
 from mxfast.cli.output import run
 from mxfast.simulator import SimulatedGateway
-from mxfast.simulator.process import GatewayOptions
+from mxfast.simulator.faults import FAULTS
 
 
 @click.command()
@@ -28,7 +29,35 @@ from mxfast.simulator.process import GatewayOptions
     help="How often changed values are published; 0 publishes each write.",
 )
 @click.option("--no-auth", is_flag=True, help="Take calls without an API key.")
-def simulate(host: str, port: int, update_interval: float, no_auth: bool) -> None:
+@click.option(
+    "--era",
+    default="3",
+    show_default=True,
+    type=click.Choice(["1", "2", "3"]),
+    help="Behave as the gateways of which time did; see docs/simulator.md.",
+)
+@click.option(
+    "--fault",
+    "faults",
+    multiple=True,
+    metavar="NAME[:FIELD=VALUE,...]",
+    help=f"A fault to have from the beginning; may be repeated. One of {', '.join(FAULTS)}.",
+)
+@click.option(
+    "--fault-file",
+    metavar="PATH",
+    help="A JSON list of faults, taken up again whenever the file changes.",
+)
+def simulate(
+    *,
+    host: str,
+    port: int,
+    update_interval: float,
+    no_auth: bool,
+    era: str,
+    faults: tuple[str, ...],
+    fault_file: str | None,
+) -> None:
     """Run a simulated gateway until Ctrl-C.
 
     Any tag name of the form A.B is accepted.
@@ -36,11 +65,22 @@ def simulate(host: str, port: int, update_interval: float, no_auth: bool) -> Non
     \b
     Example:
       mxfast simulate --port 5120
+      mxfast simulate --fault latency:seconds=0.1,jitter=0.05 --fault crash-worker:after=60
     """
-    options: GatewayOptions = {"host": host, "port": port, "update_interval": update_interval}
+    try:
+        gateway = SimulatedGateway(
+            host=host,
+            port=port,
+            update_interval=update_interval,
+            era=int(era),
+            initial_faults=faults,
+            fault_file=fault_file,
+        )
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
     if no_auth:
-        options["api_keys"] = None
-    run(serve(SimulatedGateway(**options)))
+        gateway = replace(gateway, api_keys=None)
+    run(serve(gateway))
 
 
 async def serve(gateway: SimulatedGateway) -> None:

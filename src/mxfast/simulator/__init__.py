@@ -11,15 +11,22 @@ in these ways:
 - a new tag holds the double 0.0 with good quality, so that every advise has a first
   value to send, and sends it at once; a plant takes 3 to 8 seconds;
 - a tag takes a value of any type, and the new value's type replaces the old one;
-- no lease, detach grace or limit on pending commands; the replay ring is bounded by
-  count, not by age;
-- MXAccess's own alarm commands are refused; the alarm RPCs are there;
+- an item takes a write before its first data change, unless told otherwise;
 - the galaxy is generated and knows nothing of the tags: any reference of it can be
   added where ``tags`` is None.
 """
 
+from mxfast.simulator import faults
 from mxfast.simulator.access import DEFAULT_API_KEY, SCOPES
+from mxfast.simulator.clock import VirtualClock
 from mxfast.simulator.process import SimulatedGatewayProcess
 from mxfast.simulator.server import SimulatedGateway
 
-__all__ = ["DEFAULT_API_KEY", "SCOPES", "SimulatedGateway", "SimulatedGatewayProcess"]
+__all__ = [
+    "DEFAULT_API_KEY",
+    "SCOPES",
+    "SimulatedGateway",
+    "SimulatedGatewayProcess",
+    "VirtualClock",
+    "faults",
+]

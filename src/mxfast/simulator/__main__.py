@@ -10,22 +10,21 @@ import asyncio
 import signal
 import sys
 
-from mxfast.simulator.process import GatewayOptions, options_from_json
 from mxfast.simulator.server import SimulatedGateway
 
 _LONGEST_LINE = 1 << 30  # a million tag names fit
 
 
-async def _serve(options: GatewayOptions, stop: asyncio.Event) -> None:
+async def _serve(gateway: SimulatedGateway, stop: asyncio.Event) -> None:
     for signum in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(signum, stop.set)
-    async with SimulatedGateway(**options) as gateway:
+    async with gateway:
         print(gateway.endpoint, flush=True)
         await stop.wait()
 
 
-async def _foreground(options: GatewayOptions) -> None:
-    await _serve(options, asyncio.Event())
+async def _foreground(gateway: SimulatedGateway) -> None:
+    await _serve(gateway, asyncio.Event())
 
 
 async def _child() -> None:
@@ -39,7 +38,7 @@ async def _child() -> None:
         if line:
             ending = asyncio.create_task(_until_end(lines, stop))
             try:
-                await _serve(options_from_json(line.decode()), stop)
+                await _serve(SimulatedGateway.from_json(line.decode()), stop)
             finally:
                 ending.cancel()
     finally:
@@ -64,7 +63,7 @@ def main() -> None:
         if arguments.child:
             asyncio.run(_child())
         else:
-            asyncio.run(_foreground({"host": arguments.host, "port": arguments.port}))
+            asyncio.run(_foreground(SimulatedGateway(host=arguments.host, port=arguments.port)))
     except OSError as error:  # the port is taken, say; a traceback would add nothing
         sys.exit(str(error))
 

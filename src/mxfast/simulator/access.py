@@ -48,9 +48,9 @@ RPC_SCOPES = {
 }
 """Scope of each RPC (contract notes, Transport and access)."""
 
-# The notes name the scopes of writes, secured writes, reads and DrainEvents. That the
-# commands which make and advise items count as reads, and ArchestrAUserToId as secure, is
-# inferred.
+# The notes name the scopes of writes, secured writes, reads, AcknowledgeAlarm,
+# QueryActiveAlarms and DrainEvents. That the commands which make and advise items count as
+# reads, ArchestrAUserToId as secure and the other alarm commands as these, is inferred.
 _COMMANDS_BY_SCOPE = {
     INVOKE_READ: (
         "REGISTER UNREGISTER ADD_ITEM ADD_ITEM2 REMOVE_ITEM ADVISE UN_ADVISE ADVISE_SUPERVISORY "
@@ -58,12 +58,14 @@ _COMMANDS_BY_SCOPE = {
         "ADD_ITEM_BULK ADVISE_ITEM_BULK REMOVE_ITEM_BULK UN_ADVISE_ITEM_BULK SUBSCRIBE_BULK "
         "UNSUBSCRIBE_BULK READ_BULK PING GET_SESSION_STATE GET_WORKER_INFO"
     ),
-    INVOKE_WRITE: "WRITE WRITE2 WRITE_BULK WRITE2_BULK",
+    INVOKE_WRITE: (
+        "WRITE WRITE2 WRITE_BULK WRITE2_BULK ACKNOWLEDGE_ALARM ACKNOWLEDGE_ALARM_BY_NAME"
+    ),
     INVOKE_SECURE: (
         "WRITE_SECURED WRITE_SECURED2 WRITE_SECURED_BULK WRITE_SECURED2_BULK AUTHENTICATE_USER "
         "ARCHESTRA_USER_TO_ID"
     ),
-    EVENTS_READ: "DRAIN_EVENTS",
+    EVENTS_READ: "DRAIN_EVENTS SUBSCRIBE_ALARMS UNSUBSCRIBE_ALARMS QUERY_ACTIVE_ALARMS",
 }
 _COMMAND_SCOPES = {
     pb.MxCommandKind.Value(f"MX_COMMAND_KIND_{name}"): scope

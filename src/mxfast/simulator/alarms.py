@@ -1,11 +1,13 @@
 """The plant's alarms, which belong to no session (contract notes, Alarms)."""
 
 import asyncio
+import uuid
 from collections import deque
 from collections.abc import Callable
 
 from mxfast.contract import mxaccess_gateway as pb
 from mxfast.simulator import status
+from mxfast.simulator.events import EventLog
 from mxfast.simulator.values import timestamp
 from mxfast.values import to_mx_value
 
@@ -90,6 +92,7 @@ class Alarms:
         self._now_ns = now_ns
         self._active: dict[str, pb.ActiveAlarmSnapshot] = {}
         self._subscribers: set[AlarmSubscriber] = set()
+        self._listeners: set[EventLog] = set()
 
     def raise_alarm(
         self,
@@ -176,6 +179,16 @@ class Alarms:
         )
         for subscriber in self._subscribers:
             subscriber.add(message)
+        for events in self._listeners:
+            changed = pb.OnAlarmProviderModeChangedEvent(mode=mode, reason=reason, at=now)
+            events.publish_messages(
+                [
+                    pb.MxEvent(
+                        family=pb.MX_EVENT_FAMILY_ON_ALARM_PROVIDER_MODE_CHANGED,
+                        on_alarm_provider_mode_changed=changed,
+                    )
+                ]
+            )
 
     @property
     def subscribers(self) -> int:
@@ -185,6 +198,22 @@ class Alarms:
     def is_active(self, reference: str) -> bool:
         """Tell whether an alarm is active."""
         return reference in self._active
+
+    def guid(self, reference: str) -> str:
+        """Return the GUID by which MXAccess's own command names an alarm (inferred)."""
+        return str(uuid.uuid5(uuid.NAMESPACE_OID, reference))
+
+    def named_by(self, guid: str) -> str | None:
+        """Return the reference of the active alarm with a GUID, or None."""
+        return next((each for each in self._active if self.guid(each) == guid.lower()), None)
+
+    def listen(self, events: EventLog) -> None:
+        """Tell a session of every change, as events of its own."""
+        self._listeners.add(events)
+
+    def unlisten(self, events: EventLog) -> None:
+        """Tell a session no more; one that is not told stays so."""
+        self._listeners.discard(events)
 
     def active(self, prefix: str) -> list[pb.ActiveAlarmSnapshot]:
         """Return copies of the active alarms whose reference begins so, oldest first."""
@@ -217,6 +246,9 @@ class Alarms:
         for subscriber in self._subscribers:
             if alarm.alarm_full_reference.startswith(subscriber.prefix):
                 subscriber.add(message)
+        for events in self._listeners:
+            family = pb.MX_EVENT_FAMILY_ON_ALARM_TRANSITION
+            events.publish_messages([pb.MxEvent(family=family, on_alarm_transition=transition)])
 
 
 def _is_set(alarm: pb.ActiveAlarmSnapshot, name: str) -> bool:

@@ -1,10 +1,10 @@
 """Buffered items: their changes are gathered and come many in one event."""
 
-import time
 from collections.abc import Iterator
 from typing import NamedTuple
 
 from mxfast.contract import mxaccess_gateway as pb
+from mxfast.simulator.clock import Clock
 from mxfast.simulator.values import array_value, timestamp
 
 _DEFAULT_INTERVAL_S = 1.0  # inferred: the notes do not say
@@ -20,9 +20,16 @@ class Sample(NamedTuple):
 
 
 class Buffers:
-    """What a session's buffered items have gathered, by server and item handle."""
+    """What a session's buffered items have gathered, by server and item handle.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    clock : Clock
+        The gateway's time.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
         self._samples: dict[tuple[int, int], list[Sample]] = {}
         self._intervals: dict[int, float] = {}
         self._flushed: dict[int, float] = {}
@@ -39,7 +46,7 @@ class Buffers:
         """Return the events that are due, or all ``at_once``, in the order of their items."""
         if not self._samples:
             return
-        now = time.monotonic()
+        now = self._clock.monotonic()
         due = set()
         for server in {server for server, _ in self._samples}:
             interval = self._intervals.get(server, _DEFAULT_INTERVAL_S)

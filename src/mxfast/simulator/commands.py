@@ -1,9 +1,9 @@
 """The commands of Invoke, apart from bulk writes, which have a way of their own."""
 
 import os
-import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
 from typing import Any
 
 from mxfast.contract import mxaccess_gateway as pb
@@ -11,11 +11,38 @@ from mxfast.simulator import status
 from mxfast.simulator.session import Session
 from mxfast.simulator.values import timestamp, timestamp_ns
 
-Handler = Callable[[Session, pb.MxCommand, pb.MxCommandReply], None]
-_Results = Callable[..., pb.SubscribeResult]
+# What a handler gets: the session, the command's payload and the reply to fill in.
+Handler = Callable[[Session, Any, pb.MxCommandReply], None]
+_ItemAction = Callable[[Session, int, int], None]
 
 # The COM class that the gateway's worker fronts.
 _PROGID = "LMXProxy.LMXProxyServer.1"
+
+# The payloads that are not named as their kind is.
+_PAYLOADS = {
+    name: f"{name}_command"
+    for name in ("acknowledge_alarm", "acknowledge_alarm_by_name", "query_active_alarms")
+}
+
+# Kinds that a gateway of era 1 does not know (contract notes, Commands).
+_NOT_IN_ERA_1 = frozenset(
+    {
+        "ping",
+        "get_session_state",
+        "get_worker_info",
+        "drain_events",
+        "shutdown_worker",
+        "add_buffered_item",
+        "set_buffered_update_interval",
+        "suspend",
+        "activate",
+        "authenticate_user",
+        "archestra_user_to_id",
+    }
+)
+
+# The worker's own patience with a read that names none; the notes do not know it.
+_READ_TIMEOUT_MS = 10_000
 
 
 def execute(session: Session, request: pb.MxCommandRequest) -> bytes:
@@ -32,21 +59,52 @@ def execute(session: Session, request: pb.MxCommandRequest) -> bytes:
         kind=command.kind,
     )
     reply.protocol_status.code = pb.PROTOCOL_STATUS_CODE_OK
-    payload = _payload_name(command.kind)
-    handler = _HANDLERS.get(payload)
-    if payload in _BULK_WRITES or (
-        handler is not None and command.WhichOneof("payload") != payload
-    ):
+    name = status.command_name(command.kind)
+    handler = _HANDLERS.get(name)
+    payload = _PAYLOADS.get(name, name)
+    unknown = handler is None or (session.rules.era == 1 and name in _NOT_IN_ERA_1)
+    if name not in _BULK_WRITES and unknown:
+        _invalid(reply, f"Unsupported MXAccess command kind {name or command.kind}.")
+    elif handler is None or command.WhichOneof("payload") != payload:
         _invalid(reply, f"The command has no {payload} payload.")
-    elif handler is None:
-        _invalid(reply, f"Unsupported MXAccess command kind {payload or command.kind}.")
     else:
         try:
-            handler(session, command, reply)
+            handler(session, getattr(command, payload), reply)
         except status.MxAccessFailure as failure:
             _fail(reply, failure)
-        session.publish_advised()
+        session.changes.publish_advised()
     return reply.SerializeToString()
+
+
+def seconds_of(session: Session, request: pb.MxCommandRequest) -> float:
+    """Return how long a command takes, which is nothing without faults."""
+    payload = request.command.WhichOneof("payload")
+    if payload is None:
+        return 0.0
+    asked = getattr(request.command, payload)
+    seconds = session.plant.faults.seconds(_names(session, asked))
+    if payload == "read_bulk" and session.plant.faults.late:
+        cached = session.advised_items(asked.server_handle)
+        for name in asked.tag_addresses:
+            with suppress(status.MxAccessFailure):
+                if session.read_tag(name) not in cached:
+                    late = session.plant.faults.read_seconds
+                    seconds += min(late, _read_timeout_ms(asked) / 1000)
+    return seconds
+
+
+def _names(session: Session, asked: Any) -> Iterator[str]:
+    """Return the names of the tags that a command has to do with."""
+    yield from getattr(asked, "tag_addresses", ())
+    if hasattr(asked, "item_definition"):
+        yield _joined(asked)
+    items = list(getattr(asked, "item_handles", ()))
+    items += [entry.item_handle for entry in getattr(asked, "entries", ())]
+    if hasattr(asked, "item_handle"):
+        items.append(asked.item_handle)
+    for item in items:
+        with suppress(status.MxAccessFailure):
+            yield session.name(asked.server_handle, item)
 
 
 def worker_gone(session_id: str, correlation_id: str, kind: Any, gone: status.WorkerGone) -> bytes:
@@ -55,13 +113,6 @@ def worker_gone(session_id: str, correlation_id: str, kind: Any, gone: status.Wo
     reply.protocol_status.code = pb.PROTOCOL_STATUS_CODE_WORKER_UNAVAILABLE
     reply.protocol_status.message = str(gone)
     return reply.SerializeToString()
-
-
-def _payload_name(kind: int) -> str:
-    """Return the name that a kind's payload has in MxCommand; empty for an unknown kind."""
-    if kind not in pb.MxCommandKind.values():
-        return ""
-    return pb.MxCommandKind.Name(kind).removeprefix("MX_COMMAND_KIND_").lower()
 
 
 def _invalid(reply: pb.MxCommandReply, message: str) -> None:
@@ -99,106 +150,84 @@ def _succeed(reply: pb.MxCommandReply, handle: int | None = None) -> None:
 # One item or server
 
 
-def _register(session: Session, command: pb.MxCommand, reply: pb.MxCommandReply) -> None:
+def _register(session: Session, asked: pb.RegisterCommand, reply: pb.MxCommandReply) -> None:
     handle = session.register()
     reply.register.server_handle = handle
     _succeed(reply, handle)
 
 
-def _unregister(session: Session, command: pb.MxCommand, reply: pb.MxCommandReply) -> None:
-    session.unregister(command.unregister.server_handle)
+def _unregister(session: Session, asked: pb.UnregisterCommand, reply: pb.MxCommandReply) -> None:
+    session.unregister(asked.server_handle)
     _succeed(reply)
 
 
-def _add_item(session: Session, command: pb.MxCommand, reply: pb.MxCommandReply) -> None:
-    asked = command.add_item
-    handle = session.add_item(asked.server_handle, asked.item_definition)
-    reply.add_item.item_handle = handle
+def _add(name: str, session: Session, asked: Any, reply: pb.MxCommandReply) -> None:
+    buffered = name == "add_buffered_item"
+    handle = session.add_item(asked.server_handle, _joined(asked), buffered=buffered)
+    getattr(reply, name).item_handle = handle
     _succeed(reply, handle)
 
 
-def _add_item2(session: Session, command: pb.MxCommand, reply: pb.MxCommandReply) -> None:
-    """Add an item whose name is relative to a context; how the two join is inferred."""
-    asked = command.add_item2
-    handle = session.add_item(asked.server_handle, _joined(asked))
-    reply.add_item2.item_handle = handle
-    _succeed(reply, handle)
-
-
-def _add_buffered_item(session: Session, command: pb.MxCommand, reply: pb.MxCommandReply) -> None:
-    asked = command.add_buffered_item
-    handle = session.add_buffered_item(asked.server_handle, _joined(asked))
-    reply.add_buffered_item.item_handle = handle
-    _succeed(reply, handle)
-
-
-def _joined(asked: pb.AddItem2Command | pb.AddBufferedItemCommand) -> str:
-    """Return the name of a tag that is relative to a context."""
-    parts = (asked.item_context.rstrip("."), asked.item_definition.lstrip("."))
-    return ".".join(filter(None, parts))
+def _joined(asked: Any) -> str:
+    """Return a tag's name, which may be relative to a context; how they join is inferred."""
+    context = getattr(asked, "item_context", None)
+    if context is None:
+        return str(asked.item_definition)
+    return ".".join(filter(None, (context.rstrip("."), asked.item_definition.lstrip("."))))
 
 
 def _set_buffered_update_interval(
-    session: Session, command: pb.MxCommand, reply: pb.MxCommandReply
+    session: Session, asked: pb.SetBufferedUpdateIntervalCommand, reply: pb.MxCommandReply
 ) -> None:
     """Answer OK without a payload (contract notes, Commands)."""
-    asked = command.set_buffered_update_interval
-    session.set_buffered_update_interval(asked.server_handle, asked.update_interval_milliseconds)
+    session.check_server(asked.server_handle)
+    if asked.update_interval_milliseconds < 0:
+        raise status.unusable_value(
+            f"an update interval of {asked.update_interval_milliseconds} ms"
+        )
+    session.changes.set_buffered_interval(asked.server_handle, asked.update_interval_milliseconds)
     _succeed(reply)
 
 
-def _remove_item(session: Session, command: pb.MxCommand, reply: pb.MxCommandReply) -> None:
-    asked = command.remove_item
-    session.remove_item(asked.server_handle, asked.item_handle)
+def _advise_supervisory(session: Session, server_handle: int, item: int) -> None:
+    session.advise(server_handle, item, supervisory=True)
+
+
+_ITEM_ACTIONS: dict[str, _ItemAction] = {
+    "remove_item": Session.remove_item,
+    "advise": Session.advise,
+    "advise_supervisory": _advise_supervisory,
+    "un_advise": Session.un_advise,
+}
+
+
+def _act(action: _ItemAction, session: Session, asked: Any, reply: pb.MxCommandReply) -> None:
+    action(session, asked.server_handle, asked.item_handle)
     _succeed(reply)
 
 
-def _advise(session: Session, command: pb.MxCommand, reply: pb.MxCommandReply) -> None:
-    session.advise(command.advise.server_handle, command.advise.item_handle)
-    _succeed(reply)
-
-
-def _advise_supervisory(session: Session, command: pb.MxCommand, reply: pb.MxCommandReply) -> None:
-    asked = command.advise_supervisory
-    session.advise(asked.server_handle, asked.item_handle)
-    _succeed(reply)
-
-
-def _un_advise(session: Session, command: pb.MxCommand, reply: pb.MxCommandReply) -> None:
-    session.un_advise(command.un_advise.server_handle, command.un_advise.item_handle)
-    _succeed(reply)
-
-
-def _suspend(session: Session, command: pb.MxCommand, reply: pb.MxCommandReply) -> None:
-    session.suspend(command.suspend.server_handle, command.suspend.item_handle, True)
-    reply.suspend.status.CopyFrom(status.ok_status())
-    _succeed(reply)
-
-
-def _activate(session: Session, command: pb.MxCommand, reply: pb.MxCommandReply) -> None:
-    session.suspend(command.activate.server_handle, command.activate.item_handle, False)
-    reply.activate.status.CopyFrom(status.ok_status())
+def _suspend(
+    name: str, session: Session, asked: pb.SuspendCommand, reply: pb.MxCommandReply
+) -> None:
+    session.suspend(asked.server_handle, asked.item_handle, name == "suspend")
+    getattr(reply, name).status.CopyFrom(status.ok_status())
     _succeed(reply)
 
 
 # Users
 
 
-def _authenticate_user(session: Session, command: pb.MxCommand, reply: pb.MxCommandReply) -> None:
+def _authenticate_user(session: Session, asked: Any, reply: pb.MxCommandReply) -> None:
     """Answer the user's id, 0 where name or password is wrong (contract notes, Writes)."""
-    asked = command.authenticate_user
     session.check_server(asked.server_handle)
-    user = session.users.authenticate(asked.verify_user, asked.verify_user_password)
+    user = session.plant.users.authenticate(asked.verify_user, asked.verify_user_password)
     reply.authenticate_user.user_id = user
     _succeed(reply, user)
 
 
-def _archestra_user_to_id(
-    session: Session, command: pb.MxCommand, reply: pb.MxCommandReply
-) -> None:
-    asked = command.archestra_user_to_id
+def _archestra_user_to_id(session: Session, asked: Any, reply: pb.MxCommandReply) -> None:
     session.check_server(asked.server_handle)
-    user = session.users.id_of(asked.user_id_guid)
+    user = session.plant.users.id_of(asked.user_id_guid)
     reply.archestra_user_to_id.user_id = user
     _succeed(reply, user)
 
@@ -206,40 +235,23 @@ def _archestra_user_to_id(
 # One write
 
 
-def _write(session: Session, command: pb.MxCommand, reply: pb.MxCommandReply) -> None:
-    asked = command.write
-    session.write_item(asked.server_handle, asked.item_handle, asked.value, time.time_ns())
+def _write(session: Session, asked: Any, reply: pb.MxCommandReply) -> None:
+    """Carry out one of the four writes: with or without a time, by a user or secured."""
+    now = session.plant.clock.time_ns()
+    source_ns = None
+    if hasattr(asked, "timestamp_value") and asked.timestamp_value.HasField("timestamp_value"):
+        source_ns = timestamp_ns(asked.timestamp_value.timestamp_value)
+    session.write_item(
+        asked.server_handle,
+        asked.item_handle,
+        asked.value,
+        now if source_ns is None else source_ns,  # a time that names none is as of now
+        user=getattr(asked, "user_id", 0),
+        by=(asked.current_user_id, asked.verifier_user_id)
+        if hasattr(asked, "current_user_id")
+        else None,
+    )
     _succeed(reply)
-
-
-def _write2(session: Session, command: pb.MxCommand, reply: pb.MxCommandReply) -> None:
-    asked = command.write2
-    source_ns = _source_ns(asked.timestamp_value)
-    session.write_item(asked.server_handle, asked.item_handle, asked.value, source_ns)
-    _succeed(reply)
-
-
-def _write_secured(session: Session, command: pb.MxCommand, reply: pb.MxCommandReply) -> None:
-    asked = command.write_secured
-    by = (asked.current_user_id, asked.verifier_user_id)
-    session.write_item(asked.server_handle, asked.item_handle, asked.value, time.time_ns(), by=by)
-    _succeed(reply)
-
-
-def _write_secured2(session: Session, command: pb.MxCommand, reply: pb.MxCommandReply) -> None:
-    asked = command.write_secured2
-    by = (asked.current_user_id, asked.verifier_user_id)
-    source_ns = _source_ns(asked.timestamp_value)
-    session.write_item(asked.server_handle, asked.item_handle, asked.value, source_ns, by=by)
-    _succeed(reply)
-
-
-def _source_ns(value: pb.MxValue) -> int:
-    """Return the time a write names; one that names none is as of now."""
-    ns = None
-    if value.WhichOneof("kind") == "timestamp_value":
-        ns = timestamp_ns(value.timestamp_value)
-    return time.time_ns() if ns is None else ns
 
 
 # Many items
@@ -255,125 +267,156 @@ def _reporting(result: pb.SubscribeResult) -> Iterator[None]:
         result.error_message = str(failure)
 
 
-def _each_item(
-    session: Session,
-    server_handle: int,
-    items: Iterable[int],
-    results: _Results,
-    *actions: Callable[[int, int], None],
-) -> None:
+_BULK_ITEM_ACTIONS: dict[str, _ItemAction] = {
+    "advise_item_bulk": Session.advise,
+    "un_advise_item_bulk": Session.un_advise,
+    "remove_item_bulk": Session.remove_item,
+    "unsubscribe_bulk": Session.remove_item,
+}
+
+
+def _act_on_each(name: str, session: Session, asked: Any, reply: pb.MxCommandReply) -> None:
     """Do something to each item; an entry that fails does not hold up the others."""
-    for item in items:
-        result = results(server_handle=server_handle, item_handle=item)
+    server = asked.server_handle
+    answer: pb.BulkSubscribeReply = getattr(reply, name)
+    answer.SetInParent()
+    for item in asked.item_handles:
+        result = answer.results.add(server_handle=server, item_handle=item)
         with _reporting(result):
-            result.tag_address = session.name(server_handle, item)
-            for action in actions:
-                action(server_handle, item)
+            result.tag_address = session.name(server, item)
+            _BULK_ITEM_ACTIONS[name](session, server, item)
 
 
-def _each_name(
-    session: Session,
-    server_handle: int,
-    names: Iterable[str],
-    results: _Results,
-    *,
-    advise: bool,
-) -> None:
+def _add_each(name: str, session: Session, asked: Any, reply: pb.MxCommandReply) -> None:
     """Add each item. A failed entry has item handle 0 (contract notes, Bulk commands)."""
-    for name in names:
-        result = results(server_handle=server_handle, tag_address=name)
+    server = asked.server_handle
+    answer: pb.BulkSubscribeReply = getattr(reply, name)
+    answer.SetInParent()
+    for address in asked.tag_addresses:
+        result = answer.results.add(server_handle=server, tag_address=address)
         with _reporting(result):
-            result.item_handle = session.add_item(server_handle, name)
-            if advise:
-                session.advise(server_handle, result.item_handle)
+            result.item_handle = session.add_item(server, address)
+            if name == "subscribe_bulk":
+                session.advise(server, result.item_handle)
 
 
-def _add_item_bulk(session: Session, command: pb.MxCommand, reply: pb.MxCommandReply) -> None:
-    asked, results = command.add_item_bulk, reply.add_item_bulk.results
-    reply.add_item_bulk.SetInParent()
-    _each_name(session, asked.server_handle, asked.tag_addresses, results.add, advise=False)
+def _read_timeout_ms(asked: pb.ReadBulkCommand) -> int:
+    return asked.timeout_ms or _READ_TIMEOUT_MS
 
 
-def _subscribe_bulk(session: Session, command: pb.MxCommand, reply: pb.MxCommandReply) -> None:
-    asked, results = command.subscribe_bulk, reply.subscribe_bulk.results
-    reply.subscribe_bulk.SetInParent()
-    _each_name(session, asked.server_handle, asked.tag_addresses, results.add, advise=True)
-
-
-def _advise_item_bulk(session: Session, command: pb.MxCommand, reply: pb.MxCommandReply) -> None:
-    asked, results = command.advise_item_bulk, reply.advise_item_bulk.results
-    reply.advise_item_bulk.SetInParent()
-    _each_item(session, asked.server_handle, asked.item_handles, results.add, session.advise)
-
-
-def _un_advise_item_bulk(session: Session, command: pb.MxCommand, reply: pb.MxCommandReply) -> None:
-    asked, results = command.un_advise_item_bulk, reply.un_advise_item_bulk.results
-    reply.un_advise_item_bulk.SetInParent()
-    _each_item(session, asked.server_handle, asked.item_handles, results.add, session.un_advise)
-
-
-def _remove_item_bulk(session: Session, command: pb.MxCommand, reply: pb.MxCommandReply) -> None:
-    asked, results = command.remove_item_bulk, reply.remove_item_bulk.results
-    reply.remove_item_bulk.SetInParent()
-    _each_item(session, asked.server_handle, asked.item_handles, results.add, session.remove_item)
-
-
-def _unsubscribe_bulk(session: Session, command: pb.MxCommand, reply: pb.MxCommandReply) -> None:
-    asked, results = command.unsubscribe_bulk, reply.unsubscribe_bulk.results
-    reply.unsubscribe_bulk.SetInParent()
-    _each_item(session, asked.server_handle, asked.item_handles, results.add, session.remove_item)
-
-
-def _read_bulk(session: Session, command: pb.MxCommand, reply: pb.MxCommandReply) -> None:
-    """Read tags; an advised one counts as cached (contract notes, Commands).
+def _read_bulk(session: Session, asked: pb.ReadBulkCommand, reply: pb.MxCommandReply) -> None:
+    """Read tags; one whose value was told counts as cached (contract notes, Commands).
 
     A tag that is not advised has no item of its own in the reply: the one made for the
     read is gone by then (inferred).
     """
-    asked = command.read_bulk
     reply.read_bulk.SetInParent()
-    advised = session.advised_items(asked.server_handle)
+    server = asked.server_handle
+    advised = session.advised_items(server)
+    timeout = _read_timeout_ms(asked)
     for name in asked.tag_addresses:
-        result = reply.read_bulk.results.add(server_handle=asked.server_handle, tag_address=name)
+        result = reply.read_bulk.results.add(server_handle=server, tag_address=name)
         try:
-            session.check_server(asked.server_handle)
-            tag = session.database.find(name)
+            session.check_server(server)
+            tag = session.read_tag(name)
+            result.was_cached = tag in advised
+            if not result.was_cached and session.plant.faults.read_seconds * 1000 > timeout:
+                raise status.read_timeout(name, timeout)
         except status.MxAccessFailure as failure:
             result.error_message = str(failure)
             result.statuses.append(failure.status())
             continue
-        value, result.quality, source_ns = session.database.message(tag)
+        value, result.quality, source_ns = session.changes.message(tag)
         result.value.CopyFrom(value)
         result.source_timestamp.CopyFrom(timestamp(source_ns))
         result.item_handle = advised.get(tag, 0)
-        result.was_cached = tag in advised
         result.was_successful = True
+
+
+# Alarms
+
+
+def _subscribe_alarms(
+    session: Session, asked: pb.SubscribeAlarmsCommand, reply: pb.MxCommandReply
+) -> None:
+    """Have the alarms' changes among the session's events; that it answers so is inferred."""
+    session.plant.alarms.listen(session.events)
+    _succeed(reply)
+
+
+def _unsubscribe_alarms(
+    session: Session, asked: pb.UnsubscribeAlarmsCommand, reply: pb.MxCommandReply
+) -> None:
+    session.plant.alarms.unlisten(session.events)
+    _succeed(reply)
+
+
+def _acknowledge_alarm(
+    session: Session, asked: pb.AcknowledgeAlarmCommand, reply: pb.MxCommandReply
+) -> None:
+    reference = session.plant.alarms.named_by(asked.alarm_guid)
+    _acknowledge(session, reference, asked.alarm_guid, asked, reply)
+
+
+def _acknowledge_alarm_by_name(
+    session: Session, asked: pb.AcknowledgeAlarmByNameCommand, reply: pb.MxCommandReply
+) -> None:
+    """Acknowledge by full reference; provider and group are not looked at (inferred)."""
+    known = session.plant.alarms.is_active(asked.alarm_name)
+    _acknowledge(session, asked.alarm_name if known else None, asked.alarm_name, asked, reply)
+
+
+def _acknowledge(
+    session: Session, reference: str | None, given: str, asked: Any, reply: pb.MxCommandReply
+) -> None:
+    if reference is None:
+        raise status.unresolved_reference(given)
+    session.plant.alarms.acknowledge_alarm(
+        reference, user=asked.operator_user, comment=asked.comment
+    )
+    reply.acknowledge_alarm.native_status = 0
+    _succeed(reply)
+
+
+def _query_active_alarms(
+    session: Session, asked: pb.QueryActiveAlarmsCommand, reply: pb.MxCommandReply
+) -> None:
+    alarms = session.plant.alarms.active(asked.alarm_filter_prefix)
+    reply.query_active_alarms.snapshots.extend(alarms)
+    reply.query_active_alarms.SetInParent()
+    _succeed(reply)
 
 
 # About the session
 
 
-def _ping(session: Session, command: pb.MxCommand, reply: pb.MxCommandReply) -> None:
+def _ping(session: Session, asked: pb.PingCommand, reply: pb.MxCommandReply) -> None:
     """Answer OK without a payload (contract notes, Commands)."""
 
 
-def _get_session_state(session: Session, command: pb.MxCommand, reply: pb.MxCommandReply) -> None:
+def _get_session_state(
+    session: Session, asked: pb.GetSessionStateCommand, reply: pb.MxCommandReply
+) -> None:
     reply.session_state.state = session.state
 
 
-def _get_worker_info(session: Session, command: pb.MxCommand, reply: pb.MxCommandReply) -> None:
+def _get_worker_info(
+    session: Session, asked: pb.GetWorkerInfoCommand, reply: pb.MxCommandReply
+) -> None:
     reply.worker_info.worker_process_id = os.getpid()
     reply.worker_info.worker_version = "simulated"
     reply.worker_info.mxaccess_progid = _PROGID
 
 
-def _drain_events(session: Session, command: pb.MxCommand, reply: pb.MxCommandReply) -> None:
+def _drain_events(session: Session, asked: pb.DrainEventsCommand, reply: pb.MxCommandReply) -> None:
     reply.drain_events.SetInParent()
-    for message in session.events.drain(command.drain_events.max_events):
+    for message in session.events.drain(asked.max_events):
         reply.drain_events.events.add().MergeFromString(message)
 
 
-def _shutdown_worker(session: Session, command: pb.MxCommand, reply: pb.MxCommandReply) -> None:
+def _shutdown_worker(
+    session: Session, asked: pb.ShutdownWorkerCommand, reply: pb.MxCommandReply
+) -> None:
     """Answer OK without a payload, and end the worker (contract notes, Commands)."""
     session.end_worker()
 
@@ -381,29 +424,21 @@ def _shutdown_worker(session: Session, command: pb.MxCommand, reply: pb.MxComman
 _HANDLERS: dict[str, Handler] = {
     "register": _register,
     "unregister": _unregister,
-    "add_item": _add_item,
-    "add_item2": _add_item2,
-    "remove_item": _remove_item,
-    "advise": _advise,
-    "advise_supervisory": _advise_supervisory,
-    "un_advise": _un_advise,
-    "add_buffered_item": _add_buffered_item,
+    **{name: partial(_add, name) for name in ("add_item", "add_item2", "add_buffered_item")},
+    **{name: partial(_act, action) for name, action in _ITEM_ACTIONS.items()},
     "set_buffered_update_interval": _set_buffered_update_interval,
-    "suspend": _suspend,
-    "activate": _activate,
+    **{name: partial(_suspend, name) for name in ("suspend", "activate")},
     "authenticate_user": _authenticate_user,
     "archestra_user_to_id": _archestra_user_to_id,
-    "write": _write,
-    "write2": _write2,
-    "write_secured": _write_secured,
-    "write_secured2": _write_secured2,
-    "add_item_bulk": _add_item_bulk,
-    "advise_item_bulk": _advise_item_bulk,
-    "un_advise_item_bulk": _un_advise_item_bulk,
-    "remove_item_bulk": _remove_item_bulk,
-    "subscribe_bulk": _subscribe_bulk,
-    "unsubscribe_bulk": _unsubscribe_bulk,
+    **dict.fromkeys(("write", "write2", "write_secured", "write_secured2"), _write),
+    **{name: partial(_add_each, name) for name in ("add_item_bulk", "subscribe_bulk")},
+    **{name: partial(_act_on_each, name) for name in _BULK_ITEM_ACTIONS},
     "read_bulk": _read_bulk,
+    "subscribe_alarms": _subscribe_alarms,
+    "unsubscribe_alarms": _unsubscribe_alarms,
+    "acknowledge_alarm": _acknowledge_alarm,
+    "acknowledge_alarm_by_name": _acknowledge_alarm_by_name,
+    "query_active_alarms": _query_active_alarms,
     "ping": _ping,
     "get_session_state": _get_session_state,
     "get_worker_info": _get_worker_info,

@@ -2,6 +2,8 @@
 
 from mxfast.contract import galaxy_repository as pb
 from mxfast.simulator.access import Access
+from mxfast.simulator.clock import Clock
+from mxfast.simulator.fault_control import Faults
 from mxfast.simulator.galaxy import Galaxy
 from mxfast.simulator.service import Context, Scopes, Service
 
@@ -11,8 +13,8 @@ SERVICE = pb.DESCRIPTOR.services_by_name["GalaxyRepository"]
 class GalaxyService(Service):
     """The GalaxyRepository service. Its methods have the names of the RPCs."""
 
-    def __init__(self, galaxy: Galaxy, access: Access) -> None:
-        super().__init__(SERVICE, access)
+    def __init__(self, galaxy: Galaxy, access: Access, faults: Faults, clock: Clock) -> None:
+        super().__init__(SERVICE, access, faults, clock)
         self._galaxy = galaxy
 
     async def TestConnection(self, data: bytes, scopes: Scopes, context: Context) -> bytes:

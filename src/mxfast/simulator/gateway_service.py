@@ -1,38 +1,50 @@
 """The MxAccessGateway service: sessions, commands, events and alarms."""
 
 import asyncio
+from collections.abc import Callable
+from datetime import timedelta
 
 from mxfast.codec import decode_write_request
 from mxfast.contract import mxaccess_gateway as pb
 from mxfast.simulator import status
 from mxfast.simulator.access import Access, command_scope, require
-from mxfast.simulator.alarms import Alarms
-from mxfast.simulator.commands import execute, worker_gone
+from mxfast.simulator.commands import execute, seconds_of, worker_gone
 from mxfast.simulator.events import Subscriber
 from mxfast.simulator.service import Context, Scopes, Service
-from mxfast.simulator.session import SessionTable
+from mxfast.simulator.session import Plant, Session
+from mxfast.simulator.sessions import SessionTable
 
 SERVICE = pb.DESCRIPTOR.services_by_name["MxAccessGateway"]
 
 # Inferred: the notes name the fields of OpenSessionReply, not these values.
 _GATEWAY_PROTOCOL_VERSION = 1
 _WORKER_PROTOCOL_VERSION = 1
-_CAPABILITIES = ("bulk-commands", "event-replay")
-_DEFAULT_COMMAND_TIMEOUT_S = 30
+_CAPABILITIES = ("bulk-commands",)
+_REPLAY_CAPABILITY = "event-replay"
 
 
 class GatewayService(Service):
     """The MxAccessGateway service. Its methods have the names of the RPCs."""
 
-    def __init__(self, sessions: SessionTable, alarms: Alarms, access: Access) -> None:
-        super().__init__(SERVICE, access)
+    def __init__(
+        self,
+        sessions: SessionTable,
+        plant: Plant,
+        access: Access,
+        command_timeout: float,
+    ) -> None:
+        super().__init__(SERVICE, access, plant.faults, plant.clock)
         self._sessions = sessions
-        self._alarms = alarms
+        self._alarms = plant.alarms
+        self._command_timeout = command_timeout
 
     async def OpenSession(self, data: bytes, scopes: Scopes, context: Context) -> bytes:
         """Open a session."""
-        pb.OpenSessionRequest.FromString(data)
-        session = self._sessions.open()
+        request = pb.OpenSessionRequest.FromString(data)
+        # That the request's own timeout takes the place of the gateway's is inferred.
+        asked = request.command_timeout.seconds + request.command_timeout.nanos / 1e9
+        timeout = asked if asked > 0 else self._command_timeout
+        session = self._sessions.open(timeout)
         reply = pb.OpenSessionReply(
             session_id=session.session_id,
             backend_name="mxaccess-worker",
@@ -40,7 +52,9 @@ class GatewayService(Service):
             gateway_protocol_version=_GATEWAY_PROTOCOL_VERSION,
             capabilities=_CAPABILITIES,
         )
-        reply.default_command_timeout.seconds = _DEFAULT_COMMAND_TIMEOUT_S
+        if session.rules.events.replays:
+            reply.capabilities.append(_REPLAY_CAPABILITY)
+        reply.default_command_timeout.FromTimedelta(timedelta(seconds=timeout))
         reply.protocol_status.code = pb.PROTOCOL_STATUS_CODE_OK
         return reply.SerializeToString()
 
@@ -58,18 +72,30 @@ class GatewayService(Service):
         """Carry out a command: bulk writes by the codec, the others by messages."""
         write = decode_write_request(data)
         if write is not None:
-            require(command_scope(write.command_kind), scopes)
+            kind, correlation_id = write.command_kind, write.correlation_id
+            require(command_scope(kind), scopes)
             try:
-                return self._sessions.ready(write.session_id).write(write)
+                session = self._sessions.ready(write.session_id)
+                if session.worker.is_idle and not self._faults.slow_tags:
+                    return session.write(write)
+                return await self._wait_and_do(session, data, lambda: session.write(write))
             except status.WorkerGone as gone:
-                return worker_gone(write.session_id, write.correlation_id, write.command_kind, gone)
+                return worker_gone(write.session_id, correlation_id, kind, gone)
         request = pb.MxCommandRequest.FromString(data)
         kind = request.command.kind
         require(command_scope(kind), scopes)
         try:
-            return execute(self._sessions.ready(request.session_id), request)
+            session = self._sessions.ready(request.session_id)
+            if session.worker.is_idle and not (self._faults.slow_tags or self._faults.late):
+                return execute(session, request)
+            return await self._wait_and_do(session, data, lambda: execute(session, request))
         except status.WorkerGone as gone:
             return worker_gone(request.session_id, request.client_correlation_id, kind, gone)
+
+    async def _wait_and_do(self, session: Session, data: bytes, work: Callable[[], bytes]) -> bytes:
+        """Carry out a command that takes time, or waits for one that does."""
+        seconds = seconds_of(session, pb.MxCommandRequest.FromString(data))
+        return await session.worker.run(seconds, work, session.command_timeout)
 
     async def StreamEvents(self, data: bytes, scopes: Scopes, context: Context) -> None:
         """Stream a session's events until the client or the session ends it."""
@@ -78,18 +104,36 @@ class GatewayService(Service):
         subscriber, sentinel = session.subscribe(request.after_worker_sequence)
         # Two tasks, because a write waits as long as the client does not read, and an
         # overflow must end the stream just then.
-        sending = asyncio.create_task(_send(subscriber, sentinel, context))
+        sending = asyncio.create_task(self._send(subscriber, sentinel, context))
         ending = asyncio.create_task(subscriber.ended.wait())
         try:
             await asyncio.wait({sending, ending}, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            session.events.unsubscribe()
+            session.unsubscribe(subscriber)
             ending.cancel()
             sending.cancel()
         if subscriber.refusal is not None:
             raise subscriber.refusal
         if sending.done():
             sending.result()
+
+    async def _send(self, subscriber: Subscriber, sentinel: bytes | None, context: Context) -> None:
+        # Tells the client that it is attached. Whether a gateway does so is not known: a
+        # client that waits for it must not wait for ever.
+        await context.send_initial_metadata(())
+        if sentinel is not None:
+            await context.write(sentinel)
+        faults = self._faults
+        while True:
+            for message in await subscriber.take():
+                if not faults.streams:
+                    await context.write(message)
+                    subscriber.wrote()
+                    continue
+                for copy in faults.copies(message, subscriber.sent + 1):
+                    await context.write(copy)
+                subscriber.wrote()
+                faults.check_cut(subscriber.sent)
 
     async def AcknowledgeAlarm(self, data: bytes, scopes: Scopes, context: Context) -> bytes:
         """Acknowledge an alarm; how one that is not active is refused is inferred."""
@@ -126,15 +170,3 @@ class GatewayService(Service):
                 await context.write(message.SerializeToString())
         finally:
             self._alarms.unsubscribe(subscriber)
-
-
-async def _send(subscriber: Subscriber, sentinel: bytes | None, context: Context) -> None:
-    # Tells the client that it is attached. Whether a gateway does so is not known: a
-    # client that waits for it must not wait for ever.
-    await context.send_initial_metadata(())
-    if sentinel is not None:
-        await context.write(sentinel)
-    while True:
-        for message in await subscriber.take():
-            await context.write(message)
-            subscriber.wrote()

@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 from mxfast.simulator import status
 
 _FIRST_CAPACITY = 64
-_NEVER = -1
+NEVER = -1
 
 
 class ItemTable:
@@ -22,10 +22,17 @@ class ItemTable:
         self._advised = np.zeros(_FIRST_CAPACITY, np.bool_)
         self._suspended = np.zeros(_FIRST_CAPACITY, np.bool_)
         self._buffered = np.zeros(_FIRST_CAPACITY, np.bool_)
+        # Advised, and the first value has not come yet.
+        self._late = np.zeros(_FIRST_CAPACITY, np.bool_)
+        self.supervisory: set[int] = set()
+        # Items that MXAccess does not take a write to: their type is not resolved.
+        self.unresolved: set[int] = set()
+        # Items whose writes never commit.
+        self.idle: set[int] = set()
         self._watched: NDArray[np.intp] | None = None
         self.tag = np.zeros(_FIRST_CAPACITY, np.intp)
         # The tag's version that the session's events told last.
-        self.told = np.full(_FIRST_CAPACITY, _NEVER, np.int64)
+        self.told = np.full(_FIRST_CAPACITY, NEVER, np.int64)
 
     def add(self, server_handle: int, tag: int, *, buffered: bool = False) -> int:
         """Return the handle of a new item."""
@@ -53,14 +60,14 @@ class ItemTable:
     def remove(self, item: int) -> None:
         """Forget an item; its handle is not given out again."""
         self._server[item] = 0
+        self.unresolved.discard(item)
+        self.idle.discard(item)
         self.un_advise(item)
 
     def remove_server(self, server_handle: int) -> None:
         """Forget all items of a server handle."""
-        mine = self._server == server_handle
-        self._server[mine] = 0
-        self._advised[mine] = False
-        self._watched = None
+        for item in np.flatnonzero(self._server == server_handle).tolist():
+            self.remove(item)
 
     def advise(self, item: int) -> bool:
         """Begin data changes for an item; return False where it had them already."""
@@ -68,12 +75,14 @@ class ItemTable:
             return False
         self._advised[item] = True
         self._watched = None
-        self.told[item] = _NEVER
+        self.told[item] = NEVER
         return True
 
     def un_advise(self, item: int) -> None:
         """End data changes for an item; one that has none stays so."""
         self._advised[item] = False
+        self._late[item] = False
+        self.supervisory.discard(item)
         self._watched = None
 
     def suspend(self, item: int, suspended: bool) -> None:
@@ -81,26 +90,32 @@ class ItemTable:
         self._suspended[item] = suspended
         self._watched = None
 
-    def is_buffered(self, item: int) -> bool:
-        """Tell whether an item's changes come many in one event."""
-        return bool(self._buffered[item])
+    def expect(self, item: int, late: bool) -> None:
+        """Note that an advised item's first value is still to come, or that it came."""
+        self._late[item] = late
+        self._watched = None
 
     @property
     def advised(self) -> NDArray[np.intp]:
-        """Handles of all advised items, ascending."""
-        return np.flatnonzero(self._advised)
+        """Handles of all advised items whose first value has come, ascending."""
+        return np.flatnonzero(self._advised & ~self._late)
+
+    @property
+    def _told_of(self) -> NDArray[np.bool_]:
+        told: NDArray[np.bool_] = self._advised & ~self._suspended & ~self._late
+        return told
 
     @property
     def watched(self) -> NDArray[np.intp]:
         """Handles of the items whose changes are told one by one, ascending."""
         if self._watched is None:
-            self._watched = np.flatnonzero(self._advised & ~self._suspended & ~self._buffered)
+            self._watched = np.flatnonzero(self._told_of & ~self._buffered)
         return self._watched
 
     @property
     def gathering(self) -> NDArray[np.intp]:
         """Handles of the buffered items whose changes are told, ascending."""
-        return np.flatnonzero(self._advised & ~self._suspended & self._buffered)
+        return np.flatnonzero(self._told_of & self._buffered)
 
     def server_handles(self, items: NDArray[np.intp]) -> NDArray[np.int32]:
         """Return the server handle of each item."""
@@ -109,8 +124,10 @@ class ItemTable:
     def _grow(self) -> None:
         room = len(self.tag)
         self._server = np.concatenate([self._server, np.zeros(room, np.int32)])
-        self._advised = np.concatenate([self._advised, np.zeros(room, np.bool_)])
-        self._suspended = np.concatenate([self._suspended, np.zeros(room, np.bool_)])
-        self._buffered = np.concatenate([self._buffered, np.zeros(room, np.bool_)])
+        more = np.zeros(room, np.bool_)
+        self._advised = np.concatenate([self._advised, more])
+        self._suspended = np.concatenate([self._suspended, more])
+        self._buffered = np.concatenate([self._buffered, more])
+        self._late = np.concatenate([self._late, more])
         self.tag = np.concatenate([self.tag, np.zeros(room, np.intp)])
-        self.told = np.concatenate([self.told, np.full(room, _NEVER, np.int64)])
+        self.told = np.concatenate([self.told, np.full(room, NEVER, np.int64)])

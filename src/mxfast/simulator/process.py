@@ -2,18 +2,15 @@
 
 import asyncio
 import contextlib
-import json
 import logging
 import select
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Mapping
 from types import TracebackType
-from typing import IO, Any, Self, TypedDict, Unpack
+from typing import IO, Self
 
-from mxfast.simulator.server import SimulatedGateway
-from mxfast.simulator.users import Security
+from mxfast.simulator.options import GatewayOptions
 
 _log = logging.getLogger("mxfast.simulator")
 
@@ -21,49 +18,19 @@ _START_SECONDS = 60.0
 _STOP_SECONDS = 5.0
 
 
-class GatewayOptions(TypedDict, total=False):
-    """The keywords of :class:`SimulatedGateway`."""
-
-    host: str
-    port: int
-    api_keys: Mapping[str, Iterable[str]] | None
-    update_interval: float
-    tags: Iterable[str] | None
-    max_sessions: int
-    tls: tuple[bytes, bytes] | None
-    max_message_bytes: int
-    event_queue_capacity: int
-    secured_tags: Mapping[str, Security] | None
-    users: Mapping[str, str] | None
-    galaxy_objects: int
-    galaxy_seed: int
-
-
-class SimulatedGatewayProcess:
+class SimulatedGatewayProcess(GatewayOptions):
     """A :class:`SimulatedGateway` in a child process, as a context manager.
 
     Works with ``with`` and ``async with``. The child ends with the context, and also
     when this process dies. Ctrl-C in a terminal does not reach it: whoever started it
     ends it.
 
-    Parameters
-    ----------
-    **options
-        The keywords of :class:`SimulatedGateway`.
-
-    Raises
-    ------
-    ValueError
-        As :class:`SimulatedGateway`.
+    Its options are those of :class:`GatewayOptions`, but for the clock.
     """
 
-    def __init__(self, **options: Unpack[GatewayOptions]) -> None:
-        if (tags := options.get("tags")) is not None:
-            options["tags"] = list(tags)
-        if api_keys := options.get("api_keys"):
-            options["api_keys"] = {key: list(scopes) for key, scopes in api_keys.items()}
-        self._options = options
-        self._api_key = SimulatedGateway(**options).api_key
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._line = self.to_json() + "\n"
         self._endpoint: str | None = None
         self._child: subprocess.Popen[str] | None = None
         self._errors: IO[str] | None = None
@@ -80,11 +47,6 @@ class SimulatedGatewayProcess:
         if self._endpoint is None:
             raise RuntimeError("the simulated gateway is not running; enter its context first")
         return self._endpoint
-
-    @property
-    def api_key(self) -> str | None:
-        """The first key that is accepted; None without authentication."""
-        return self._api_key
 
     @property
     def pid(self) -> int:
@@ -154,7 +116,7 @@ class SimulatedGatewayProcess:
         assert child.stdout is not None
         try:
             # By stdin, where neither keys nor the private key are seen in a process list.
-            child.stdin.write(_to_json(self._options) + "\n")
+            child.stdin.write(self._line)
             child.stdin.flush()
             if not select.select([child.stdout], [], [], _START_SECONDS)[0]:
                 raise TimeoutError(
@@ -196,19 +158,3 @@ class SimulatedGatewayProcess:
         with errors:
             errors.seek(0)
             return errors.read().strip()
-
-
-def _to_json(options: GatewayOptions) -> str:
-    fields: dict[str, Any] = dict(options)
-    if tls := options.get("tls"):
-        fields["tls"] = [part.decode("ascii") for part in tls]
-    return json.dumps(fields)
-
-
-def options_from_json(line: str) -> GatewayOptions:
-    """Return the options that a parent wrote for its child."""
-    options: GatewayOptions = json.loads(line)
-    if tls := options.get("tls"):
-        private_key, chain = tls
-        options["tls"] = (str(private_key).encode("ascii"), str(chain).encode("ascii"))
-    return options

@@ -11,6 +11,8 @@ from google.protobuf.message import DecodeError as ProtobufDecodeError
 from mxfast.codec import DecodeError
 from mxfast.simulator import status
 from mxfast.simulator.access import RPC_SCOPES, Access, require
+from mxfast.simulator.clock import Clock
+from mxfast.simulator.fault_control import Faults
 
 _log = logging.getLogger("mxfast.simulator")
 
@@ -30,17 +32,30 @@ class Service:
         The service.
     access : Access
         The keys.
+    faults : Faults
+        What goes wrong.
+    clock : Clock
+        The gateway's time.
     """
 
-    def __init__(self, descriptor: ServiceDescriptor, access: Access) -> None:
+    def __init__(
+        self, descriptor: ServiceDescriptor, access: Access, faults: Faults, clock: Clock
+    ) -> None:
         self._descriptor = descriptor
         self._access = access
+        self._faults = faults
+        self._clock = clock
+
+    @property
+    def name(self) -> str:
+        """The service's full name."""
+        return self._descriptor.full_name
 
     def handlers(self) -> grpc.GenericRpcHandler:
         """Return a handler for each RPC."""
         handlers: dict[str, grpc.RpcMethodHandler[bytes, bytes]] = {}
         for method in self._descriptor.methods:
-            guarded = self._guarded(getattr(self, method.name), RPC_SCOPES[method.name])
+            guarded = self._guarded(method.name)
             handlers[method.name] = (
                 grpc.unary_stream_rpc_method_handler(guarded)
                 if method.server_streaming
@@ -48,17 +63,23 @@ class Service:
             )
         return grpc.method_handlers_generic_handler(self._descriptor.full_name, handlers)
 
-    def _guarded(
-        self, behaviour: Callable[[bytes, Scopes, Context], Awaitable[Any]], scope: str | None
-    ) -> Callable[[bytes, Context], Awaitable[Any]]:
+    def _guarded(self, method: str) -> Callable[[bytes, Context], Awaitable[Any]]:
         """Check the key first, and turn every exception into a status."""
+        behaviour: Callable[[bytes, Scopes, Context], Awaitable[Any]] = getattr(self, method)
+        scope = RPC_SCOPES[method]
+        faults = self._faults
 
         async def call(data: bytes, context: Context) -> Any:
             try:
-                scopes = self._access.scopes(context.invocation_metadata())
+                metadata = context.invocation_metadata()
+                if faults.calls:
+                    key = dict(metadata or ()).get("authorization")
+                    await faults.before_call(method, key, self._clock)
+                scopes = self._access.scopes(metadata)
                 if scope is not None:
                     require(scope, scopes)
-                return await behaviour(data, scopes, context)
+                reply = await behaviour(data, scopes, context)
+                return faults.reply(method, reply) if faults.replies and reply else reply
             except status.Refusal as error:
                 refusal = error
             except (DecodeError, ProtobufDecodeError) as error:

@@ -1,8 +1,7 @@
-"""A session: its handles, its writes and its data changes."""
+"""A session: its handles, its writes and its state."""
 
-import time
 import uuid
-from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,23 +9,71 @@ from numpy.typing import NDArray
 from mxfast.codec import WriteRequest, encode_write_reply
 from mxfast.contract import mxaccess_gateway as pb
 from mxfast.simulator import status
-from mxfast.simulator.buffers import Buffers, Sample
-from mxfast.simulator.events import EventLog, Subscriber
+from mxfast.simulator.alarms import Alarms
+from mxfast.simulator.changes import DataChanges
+from mxfast.simulator.clock import Clock
+from mxfast.simulator.events import EventLog, EventRules, Subscriber
+from mxfast.simulator.fault_control import Faults
 from mxfast.simulator.items import ItemTable
 from mxfast.simulator.tags import TagDatabase
 from mxfast.simulator.users import Users
 from mxfast.simulator.values import Values
+from mxfast.simulator.worker import Worker
 
 _SECURED_BULK_WRITES = frozenset(
     {pb.MX_COMMAND_KIND_WRITE_SECURED_BULK, pb.MX_COMMAND_KIND_WRITE_SECURED2_BULK}
 )
 
-# Closed sessions the gateway still knows. The notes say that a close is idempotent while
-# the session is known, not for how long that is.
-_CLOSED_SESSIONS = 1024
 
-# Seconds a reader has to empty a queue that is full; the stream alone takes under one.
-_EMPTY_WITHIN = 3.0
+@dataclass(frozen=True, kw_only=True)
+class SessionRules:
+    """What a gateway's options mean for each of its sessions.
+
+    Attributes
+    ----------
+    era : int
+        1, 2 or 3.
+    per_write : bool
+        Whether every write is a data change of its own, instead of the newest value at
+        each scan.
+    strict_writes : bool
+        Whether an item takes no write before its first data change.
+    pending_limit : int
+        Commands that may be pending.
+    events : EventRules
+        See there.
+    """
+
+    era: int
+    per_write: bool
+    strict_writes: bool
+    pending_limit: int
+    events: EventRules
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plant:
+    """What the sessions of a gateway share.
+
+    Attributes
+    ----------
+    database : TagDatabase
+        The tags.
+    users : Users
+        The galaxy's users.
+    alarms : Alarms
+        The alarms.
+    faults : Faults
+        What goes wrong.
+    clock : Clock
+        The time.
+    """
+
+    database: TagDatabase
+    users: Users
+    alarms: Alarms
+    faults: Faults
+    clock: Clock
 
 
 class Session:
@@ -34,38 +81,37 @@ class Session:
 
     Parameters
     ----------
-    database : TagDatabase
-        The tags, shared with all other sessions.
-    per_write : bool
-        Whether every write is a data change of its own, instead of the newest value at
-        each :meth:`scan`.
-    event_queue_capacity : int
-        Events a subscriber's queue holds.
-    users : Users
-        The galaxy's users.
+    plant : Plant
+        What is shared with all other sessions.
+    rules : SessionRules
+        The gateway's.
+    command_timeout : float
+        Seconds that a command may take.
     """
 
-    def __init__(
-        self, database: TagDatabase, *, per_write: bool, event_queue_capacity: int, users: Users
-    ) -> None:
+    def __init__(self, plant: Plant, rules: SessionRules, command_timeout: float) -> None:
         self.session_id = f"session-{uuid.uuid4().hex}"
-        self.database = database
-        self.events = EventLog(self.session_id, event_queue_capacity, time.time_ns)
-        self.users = users
+        self.plant = plant
+        self.rules = rules
+        self.command_timeout = command_timeout
+        self.events = EventLog(self.session_id, rules.events, plant.clock)
+        self.worker = Worker(self.session_id, plant.clock, rules.pending_limit)
         self.worker_gone = False
-        self._per_write = per_write
-        self._buffers: Buffers | None = None
+        self.used_at = plant.clock.monotonic()
+        self.detached_at: float | None = None
+        self._database = plant.database
         self._servers: set[int] = set()
         self._last_server = 0
         self._items = ItemTable()
-        self._newly_advised: list[int] = []
-        # The scan: the database's clock at the last one, since when changed items have
-        # waited for room (None: none do), and which of them goes next.
-        self._scanned_clock = 0
-        self._behind_since: float | None = None
-        self._resume_item = 0
-        if per_write:
-            database.listeners.append(self._publish_write)
+        self.changes = DataChanges(
+            self._items,
+            plant.database,
+            self.events,
+            plant.faults,
+            plant.clock,
+            per_write=rules.per_write,
+            is_ready=lambda: self.state == pb.SESSION_STATE_READY,
+        )
 
     @property
     def state(self) -> "pb.SessionState":
@@ -76,17 +122,42 @@ class Session:
     def end_worker(self) -> None:
         """End the worker: commands are refused, the event stream ends with an error."""
         self.worker_gone = True
-        if self.events.subscriber is not None:
-            self.events.subscriber.end(status.WorkerGone(self.session_id))
+        gone = status.WorkerGone(self.session_id)
+        self.worker.end(gone)
+        self.events.end(gone)
+
+    def cut_streams(self) -> None:
+        """End the event streams with UNAVAILABLE; the session goes on."""
+        self.events.end(status.stream_cut())
+
+    def overflow_queues(self) -> None:
+        """Have the queues of the event streams overflow."""
+        for subscriber in tuple(self.events.subscribers):
+            self.events.overflow(subscriber)
 
     def close(self) -> None:
-        """End the session and its event stream."""
-        if self._per_write:
-            self.database.listeners.remove(self._publish_write)
-        if self._buffers is not None:
-            self.database.listeners.remove(self._gather_write)
-        if self.events.subscriber is not None:
-            self.events.subscriber.end(None)
+        """End the session, its pending commands and its event streams."""
+        self.changes.close()
+        self.plant.alarms.unlisten(self.events)
+        self.worker.end(status.session_not_ready(self.session_id, pb.SESSION_STATE_CLOSED))
+        self.events.end(None)
+
+    # Event streams
+
+    def subscribe(self, after_worker_sequence: int) -> tuple[Subscriber, bytes | None]:
+        """Attach an event stream; see :meth:`EventLog.subscribe`."""
+        lost = 0
+        if self.plant.faults.gaps and after_worker_sequence:
+            lost = self.plant.faults.lost_at_resume()
+        attached = self.events.subscribe(after_worker_sequence, self.changes.catch_up, lost=lost)
+        self.detached_at = None
+        return attached
+
+    def unsubscribe(self, subscriber: Subscriber) -> None:
+        """Detach an event stream."""
+        self.events.unsubscribe(subscriber)
+        if not self.events.subscribers:
+            self.detached_at = self.used_at = self.plant.clock.monotonic()
 
     # Handles
 
@@ -102,39 +173,52 @@ class Session:
         self._servers.remove(server_handle)
         self._items.remove_server(server_handle)
 
-    def add_item(self, server_handle: int, name: str) -> int:
-        """Return the handle of a new item for the tag of that name."""
-        self.check_server(server_handle)
-        return self._items.add(server_handle, self.database.find(name))
+    def add_item(self, server_handle: int, name: str, *, buffered: bool = False) -> int:
+        """Return the handle of a new item for the tag of that name.
 
-    def add_buffered_item(self, server_handle: int, name: str) -> int:
-        """Return the handle of a new item whose changes come many in one event."""
+        A bare name of an array has ``[]`` appended in era 3; before, it can be read, and
+        a write to it succeeds and does nothing (contract notes, Writes).
+        """
         self.check_server(server_handle)
-        self._buffers_of_session()
-        return self._items.add(server_handle, self.database.find(name), buffered=True)
+        tag, is_bare_array = self._resolve(name)
+        if buffered:
+            self.changes.gather_buffered()
+        item = self._items.add(server_handle, tag, buffered=buffered)
+        if is_bare_array and self.rules.era < 3:
+            self._items.idle.add(item)
+        if self.rules.strict_writes or self.plant.faults.late:
+            self._items.unresolved.add(item)
+        return item
 
-    def set_buffered_update_interval(self, server_handle: int, milliseconds: int) -> None:
-        """Set how often the events of buffered items come."""
-        self.check_server(server_handle)
-        if milliseconds < 0:
-            raise status.unusable_value(f"an update interval of {milliseconds} ms")
-        self._buffers_of_session().set_interval(server_handle, milliseconds)
+    def read_tag(self, name: str) -> int:
+        """Return the number of the tag that is read by a name."""
+        return self._resolve(name)[0]
+
+    def _resolve(self, name: str) -> tuple[int, bool]:
+        """Return the number of a tag, and whether the name is one of an array without ``[]``."""
+        self.plant.faults.check_tag(name)
+        array = self._database.array(name)
+        return (self._database.find(name), False) if array is None else (array, True)
 
     def remove_item(self, server_handle: int, item: int) -> None:
         """Forget an item, advised or not."""
         self._items.check(server_handle, item)
         self._items.remove(item)
+        self.changes.forget(item)
 
-    def advise(self, server_handle: int, item: int) -> None:
-        """Begin data changes for an item; :meth:`publish_advised` tells the first value."""
+    def advise(self, server_handle: int, item: int, *, supervisory: bool = False) -> None:
+        """Begin data changes for an item; they are told after the command."""
         self._items.check(server_handle, item)
         if self._items.advise(item):
-            self._newly_advised.append(item)
+            self.changes.begin(item)
+        if supervisory:
+            self._items.supervisory.add(item)
 
     def un_advise(self, server_handle: int, item: int) -> None:
         """End data changes for an item. One that has none is no failure (inferred)."""
         self._items.check(server_handle, item)
         self._items.un_advise(item)
+        self.changes.forget(item)
 
     def suspend(self, server_handle: int, item: int, suspended: bool) -> None:
         """Hold back an item's data changes, or let them come again.
@@ -144,12 +228,12 @@ class Session:
         self._items.check(server_handle, item)
         self._items.suspend(item, suspended)
         if not suspended and item in self._items.watched:
-            self._newly_advised.append(item)
+            self.changes.tell(item)
 
     def name(self, server_handle: int, item: int) -> str:
         """Return the name of an item's tag."""
         self._items.check(server_handle, item)
-        return self.database.name(int(self._items.tag[item]))
+        return self._database.name(int(self._items.tag[item]))
 
     def check_server(self, server_handle: int) -> None:
         """Raise an MxAccessFailure unless the session registered this server handle."""
@@ -157,7 +241,7 @@ class Session:
             raise status.invalid_server_handle(server_handle)
 
     def advised_items(self, server_handle: int) -> dict[int, int]:
-        """Return tag and handle of each item that a server handle has advised."""
+        """Return tag and handle of each item whose value a server handle has been told."""
         items = self._items.advised
         items = items[self._items.server_handles(items) == server_handle]
         return dict(zip(self._items.tag[items].tolist(), items.tolist(), strict=True))
@@ -171,12 +255,15 @@ class Session:
         """
         server = request.server_handle
         items = request.item_handle.astype(np.intp)
-        values, failures = Values.from_request(request, time.time_ns())
+        values, failures = Values.from_request(
+            request, self.plant.clock.time_ns(), sparse=self.rules.era >= 3
+        )
         owned = self._items.owned(server, items)
-        self._refuse_unauthorised(request, np.flatnonzero(owned), failures)
+        self._refuse(request, np.flatnonzero(owned), failures)
         if not owned.all():
             for row in np.flatnonzero(~owned).tolist():
                 failures[row] = status.invalid_item_handle(server, int(items[row]))
+        users = request.user_id
         failed: dict[int, bytes] | None = None
         if failures:
             failed = {
@@ -184,8 +271,9 @@ class Session:
                 for row, failure in failures.items()
             }
             rows = np.delete(np.arange(len(items)), list(failures))
-            items, values = items[rows], values.take(rows)
-        self._store(server, items, values)
+            items, values, users = items[rows], values.take(rows), users[rows]
+        secured = request.command_kind in _SECURED_BULK_WRITES
+        self._store(server, items, values, users, secured=secured)
         return encode_write_reply(
             request.session_id,
             request.correlation_id,
@@ -195,25 +283,42 @@ class Session:
             rows=failed,
         )
 
-    def _refuse_unauthorised(
+    def _refuse(
         self,
         request: WriteRequest,
         rows: NDArray[np.intp],
         failures: dict[int, status.MxAccessFailure],
     ) -> None:
-        """Add the failures of rows whose tag asks for more than the command is."""
+        """Add the failures of rows that the session owns and may not write.
+
+        Rows are looked at one by one only where something could be wrong with them.
+        """
         secured = request.command_kind in _SECURED_BULK_WRITES
-        level = self.database.security[self._items.tag[request.item_handle[rows]]]
-        if not (secured and not self.users.free_access):
-            concerned = level > 0
-            rows, level = rows[concerned], level[concerned]
-        for row, security in zip(rows.tolist(), level.tolist(), strict=True):
+        users = self.plant.users
+        if not (
+            self._items.unresolved
+            or self.plant.faults.refused_tags
+            or (secured and not users.free_access)
+        ):
+            level = self._database.security[self._items.tag[request.item_handle[rows]]]
+            rows = rows[level > 0]
+        for row in rows.tolist():
             by = None
             if secured:
                 by = (int(request.user_id[row]), int(request.verifier_user_id[row]))
-            failure = self.users.refusal(security, by=by)
+            failure = self._refusal(int(request.item_handle[row]), by)
             if failure is not None:
                 failures[row] = failure
+
+    def _refusal(self, item: int, by: tuple[int, int] | None) -> status.MxAccessFailure | None:
+        """Return why a write to an item is refused, or None where it is not."""
+        tag = int(self._items.tag[item])
+        faults = self.plant.faults
+        if faults.refused_tags and (refusal := faults.refusal(self._database.name(tag))):
+            return refusal
+        if item in self._items.unresolved:
+            return status.unresolved_type(item)
+        return self.plant.users.refusal(int(self._database.security[tag]), by=by)
 
     def write_item(
         self,
@@ -222,215 +327,51 @@ class Session:
         value: pb.MxValue,
         source_ns: int,
         *,
+        user: int = 0,
         by: tuple[int, int] | None = None,
     ) -> None:
         """Write one value, as of ``source_ns`` (nanoseconds since 1970, UTC).
 
-        ``by`` are current user and verifier of a secured write.
+        ``by`` are current user and verifier of a secured write, ``user`` is the one of a
+        plain write.
         """
         self._items.check(server_handle, item)
-        failure = self.users.refusal(int(self.database.security[self._items.tag[item]]), by=by)
+        failure = self._refusal(item, by)
         if failure is not None:
             raise failure
-        values = Values.from_message(value, source_ns)
-        self._store(server_handle, np.array([item], np.intp), values)
+        values = Values.from_message(value, source_ns, sparse=self.rules.era >= 3)
+        users = np.array([user if by is None else by[0]], np.int32)
+        self._store(server_handle, np.array([item], np.intp), values, users, secured=by is not None)
 
-    def _store(self, server_handle: int, items: NDArray[np.intp], values: Values) -> None:
+    def _store(
+        self,
+        server_handle: int,
+        items: NDArray[np.intp],
+        values: Values,
+        users: NDArray[np.int32],
+        *,
+        secured: bool,
+    ) -> None:
         if len(items) == 0:
             return
-        self.database.store(self._items.tag[items], values)
+        if self._items.idle:
+            kept = np.array([item not in self._items.idle for item in items.tolist()], np.bool_)
+            items, values, users = items[kept], values.take(np.flatnonzero(kept)), users[kept]
+        self._database.store(self._items.tag[items], values)
+        self._record_users(items, users, secured=secured)
         self.events.publish(
             pb.MX_EVENT_FAMILY_ON_WRITE_COMPLETE, server_handle, items.astype(np.int32)
         )
 
-    # Data changes
-
-    def subscribe(self, after_worker_sequence: int) -> tuple[Subscriber, bytes | None]:
-        """Attach the event stream; see :meth:`EventLog.subscribe`."""
-        return self.events.subscribe(after_worker_sequence, self._catch_up)
-
-    def publish_advised(self) -> None:
-        """Tell the current value of the items advised since the last call."""
-        if self._newly_advised:
-            new = np.array(sorted(set(self._newly_advised)), np.intp)
-            self._newly_advised.clear()
-            buffered = np.isin(new, self._items.gathering)
-            self._publish_changed(new[~buffered & np.isin(new, self._items.watched)])
-            if buffered.any():
-                tags = self._items.tag[new[buffered]]
-                self._gather(new[buffered], self.database.values(tags))
-
-    def scan(self) -> None:
-        """Publish the newest value of each advised item that changed since the last scan.
-
-        No more are published than the subscriber's queue has room for; the others follow
-        when it is empty. A plant's scan is slower than its stream while this one's is
-        not, so that a full queue alone says nothing about the reader: it counts as
-        overflowed when it is not emptied within three seconds.
-        """
-        if self.state != pb.SESSION_STATE_READY:
+    def _record_users(
+        self, items: NDArray[np.intp], users: NDArray[np.int32], *, secured: bool
+    ) -> None:
+        """Record who wrote: of plain writes, where the item has a supervisory advise."""
+        recorded = self.plant.users.recorded
+        if not (secured or self._items.supervisory or recorded):
             return
-        self._flush_buffers()
-        if self._behind_since is not None and self.events.subscriber is not None:
-            if time.monotonic() - self._behind_since > _EMPTY_WITHIN:
-                self.events.overflow(self.events.subscriber)
-        elif self._behind_since is not None or self._scanned_clock != self.database.clock:
-            self._publish_all_changed()
-
-    def _catch_up(self) -> None:
-        """Go on, now that the subscriber's queue is empty."""
-        if self._behind_since is not None:
-            self._publish_all_changed()
-
-    def _publish_all_changed(self) -> None:
-        self._behind_since = None
-        self._scanned_clock = self.database.clock
-        self._publish_changed(self._items.watched)
-
-    def _publish_changed(self, items: NDArray[np.intp]) -> None:
-        """Publish those of the items, in ascending order, whose value was not told yet."""
-        version = self.database.version[self._items.tag[items]]
-        items = items[version != self._items.told[items]]
-        subscriber = self.events.subscriber
-        if subscriber is not None and len(items) > subscriber.room:
-            # Take turns, or the first items would starve the last.
-            turn = int(np.searchsorted(items, self._resume_item))
-            items = np.roll(items, -turn)[: subscriber.room]
-            if len(items) > 0:
-                self._resume_item = int(items[-1]) + 1
-            if self._behind_since is None:
-                self._behind_since = time.monotonic()
-        tags = self._items.tag[items]
-        self._items.told[items] = self.database.version[tags]
-        self._publish_values(items, self.database.values(tags))
-
-    def _publish_write(self, tags: NDArray[np.intp], values: Values) -> None:
-        """Publish each row of a write for each advised item of its tag."""
-        items = self._items.watched
-        if len(items) == 0 or self.state != pb.SESSION_STATE_READY:
-            return
-        items, rows = self._rows_of(items, tags)
-        self._items.told[items] = self.database.version[tags[rows]]
-        self._publish_values(items, values.take(rows))
-
-    def _rows_of(
-        self, items: NDArray[np.intp], tags: NDArray[np.intp]
-    ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-        """Return each pair of an item and a row of ``tags`` that is its tag's, by row."""
-        of_tag = self._items.tag[items]
-        order = np.argsort(of_tag, kind="stable")
-        items, of_tag = items[order], of_tag[order]
-        first = np.searchsorted(of_tag, tags, "left")
-        count = np.searchsorted(of_tag, tags, "right") - first
-        rows = np.repeat(np.arange(len(tags)), count)
-        nth = np.arange(len(rows)) - np.repeat(np.cumsum(count) - count, count)
-        return items[np.repeat(first, count) + nth], rows
-
-    # Buffered items
-
-    def _buffers_of_session(self) -> Buffers:
-        if self._buffers is None:
-            self._buffers = Buffers()
-            self.database.listeners.append(self._gather_write)
-        return self._buffers
-
-    def _gather_write(self, tags: NDArray[np.intp], values: Values) -> None:
-        """Gather each row of a write for each buffered item of its tag."""
-        items, rows = self._rows_of(self._items.gathering, tags)
-        if len(items):
-            self._gather(items, values.take(rows))
-
-    def _gather(self, items: NDArray[np.intp], values: Values) -> None:
-        buffers = self._buffers_of_session()
-        servers = self._items.server_handles(items).tolist()
-        for row, (server, item) in enumerate(zip(servers, items.tolist(), strict=True)):
-            buffers.add(server, item, Sample(*values.message(row)))
-        if self._per_write:
-            self._flush_buffers()
-
-    def _flush_buffers(self) -> None:
-        if self._buffers is not None and self.state == pb.SESSION_STATE_READY:
-            self.events.publish_messages(self._buffers.flush(at_once=self._per_write))
-
-    def _publish_values(self, items: NDArray[np.intp], values: Values) -> None:
-        servers = self._items.server_handles(items)
-        for server in np.unique(servers).tolist():
-            rows = np.flatnonzero(servers == server)
-            self.events.publish(
-                pb.MX_EVENT_FAMILY_ON_DATA_CHANGE,
-                server,
-                items[rows].astype(np.int32),
-                values if len(rows) == len(items) else values.take(rows),
-            )
-
-
-class SessionTable:
-    """The sessions of a gateway.
-
-    Parameters
-    ----------
-    make_session : callable returning Session
-        Makes a session.
-    limit : int
-        How many may be open at once.
-    """
-
-    def __init__(self, make_session: Callable[[], Session], limit: int) -> None:
-        self._make_session = make_session
-        self._limit = limit
-        self._open: dict[str, Session] = {}
-        self._closed: dict[str, None] = {}
-
-    def __iter__(self) -> Iterator[Session]:
-        return iter(list(self._open.values()))
-
-    def open(self) -> Session:
-        """Open a session.
-
-        Raises
-        ------
-        Refusal
-            RESOURCE_EXHAUSTED at the limit.
-        """
-        if len(self._open) >= self._limit:
-            raise status.session_limit(self._limit)
-        session = self._make_session()
-        self._open[session.session_id] = session
-        return session
-
-    def close(self, session_id: str) -> None:
-        """Close a session, also a faulted one; closing it again does nothing.
-
-        Raises
-        ------
-        Refusal
-            NOT_FOUND for an id that no known session has.
-        """
-        session = self._open.pop(session_id, None)
-        if session is not None:
-            session.close()
-            self._closed[session_id] = None
-            if len(self._closed) > _CLOSED_SESSIONS:
-                del self._closed[next(iter(self._closed))]
-        elif session_id not in self._closed:
-            raise status.session_not_found(session_id)
-
-    def ready(self, session_id: str) -> Session:
-        """Return the session of that id.
-
-        Raises
-        ------
-        Refusal
-            NOT_FOUND for an unknown id, FAILED_PRECONDITION for a closed or faulted
-            session; `WorkerGone` where its worker ended.
-        """
-        session = self._open.get(session_id)
-        if session is None:
-            if session_id in self._closed:
-                raise status.session_not_ready(session_id, pb.SESSION_STATE_CLOSED)
-            raise status.session_not_found(session_id)
-        if session.worker_gone:
-            raise status.WorkerGone(session_id)
-        if session.state != pb.SESSION_STATE_READY:
-            raise status.session_not_ready(session_id, session.state)
-        return session
+        for item, user in zip(items.tolist(), users.tolist(), strict=True):
+            name = self._database.name(int(self._items.tag[item]))
+            recorded.pop(name, None)
+            if user and (secured or item in self._items.supervisory):
+                recorded[name] = user

@@ -73,9 +73,11 @@ def session_not_found(session_id: str) -> Refusal:
     )
 
 
-def session_not_ready(session_id: str, state: int) -> Refusal:
-    """Return the refusal of a closed or faulted session (code inferred)."""
+def session_not_ready(session_id: str, state: int, reason: str = "") -> Refusal:
+    """Return the refusal of a closed or faulted session, and why it is (code inferred)."""
     name = pb.SessionState.Name(state).removeprefix("SESSION_STATE_").capitalize()
+    if reason:
+        name += f" ({reason})"
     return Refusal(
         grpc.StatusCode.FAILED_PRECONDITION,
         f"SessionNotReady: session '{session_id}' is {name}; only a Ready session takes calls.",
@@ -90,6 +92,48 @@ def session_limit(limit: int) -> Refusal:
     )
 
 
+def pending_limit(session_id: str, limit: int) -> Refusal:
+    """Return the refusal of one pending command too many (code inferred)."""
+    return Refusal(
+        grpc.StatusCode.RESOURCE_EXHAUSTED,
+        f"PendingCommandLimitExceeded: {limit} commands of session '{session_id}' are pending.",
+    )
+
+
+def command_timeout(session_id: str, seconds: float) -> Refusal:
+    """Return the end of a call whose command goes on in the worker (code inferred)."""
+    return Refusal(
+        grpc.StatusCode.DEADLINE_EXCEEDED,
+        f"Timeout: the command of session '{session_id}' took more than {seconds:g} s; "
+        "it goes on in the worker.",
+    )
+
+
+def refused_on_request(code: grpc.StatusCode) -> Refusal:
+    """Return the refusal that a fault asks for."""
+    return Refusal(code, f"{code.name}: refused by a fault of the simulated gateway.")
+
+
+def expired_key() -> Refusal:
+    """Return the refusal of a key that has expired (message inferred)."""
+    return Refusal(grpc.StatusCode.UNAUTHENTICATED, "The API key has expired.")
+
+
+def stream_cut() -> Refusal:
+    """Return the end of a stream that a fault cuts."""
+    return Refusal(
+        grpc.StatusCode.UNAVAILABLE, "The stream was cut by a fault of the simulated gateway."
+    )
+
+
+def subscriber_limit(session_id: str, limit: int) -> Refusal:
+    """Return the refusal of one event stream too many, of several (code inferred)."""
+    return Refusal(
+        grpc.StatusCode.RESOURCE_EXHAUSTED,
+        f"EventSubscriberLimitReached: session '{session_id}' has {limit} event subscribers.",
+    )
+
+
 def subscriber_active(session_id: str) -> Refusal:
     """Return the refusal of a second event stream (contract notes, Events)."""
     return Refusal(
@@ -98,12 +142,13 @@ def subscriber_active(session_id: str) -> Refusal:
     )
 
 
-def event_queue_overflow(session_id: str, capacity: int) -> Refusal:
+def event_queue_overflow(session_id: str, capacity: int, *, faulted: bool) -> Refusal:
     """Return the end of a stream whose reader was too slow (contract notes, Events)."""
+    rest = "; the session is faulted" if faulted else ""
     return Refusal(
         grpc.StatusCode.RESOURCE_EXHAUSTED,
         f"EventQueueOverflow: the event queue of session '{session_id}' holds {capacity} events "
-        "and is full; the session is faulted.",
+        f"and is full{rest}.",
     )
 
 
@@ -204,6 +249,28 @@ def unresolved_reference(name: str) -> MxAccessFailure:
     return MxAccessFailure(f"Reference '{name}' is not resolved.", detail=UNRESOLVED_REFERENCE)
 
 
+def refused_tag(name: str, detail: int) -> MxAccessFailure:
+    """Return the failure of a tag that a fault refuses."""
+    return MxAccessFailure(
+        f"'{name}' is refused by a fault of the simulated gateway.",
+        detail=detail,
+        category=pb.MX_STATUS_CATEGORY_OPERATIONAL_ERROR,
+    )
+
+
+def unresolved_type(item_handle: int) -> MxAccessFailure:
+    """Return the failure of a write before the first data change (contract notes, Writes)."""
+    return unusable_value(f"the type of item {item_handle} is not resolved yet")
+
+
+def read_timeout(name: str, milliseconds: int) -> MxAccessFailure:
+    """Return the failure of a read whose value did not come in time."""
+    return MxAccessFailure(
+        f"No value of '{name}' came within {milliseconds} ms.",
+        category=pb.MX_STATUS_CATEGORY_COMMUNICATION_ERROR,
+    )
+
+
 def unusable_value(reason: str) -> MxAccessFailure:
     """Return the failure for a value that cannot be written."""
     return MxAccessFailure(f"Value does not fall within the expected range: {reason}.")
@@ -234,6 +301,13 @@ def unknown_user(ids: tuple[int, int]) -> MxAccessFailure:
         hresult=SECURED_WRITE_REFUSED,
         category=pb.MX_STATUS_CATEGORY_SECURITY_ERROR,
     )
+
+
+def command_name(kind: int) -> str:
+    """Return a command kind's name, such as ``"write_bulk"``; empty for an unknown one."""
+    if kind not in pb.MxCommandKind.values():
+        return ""
+    return pb.MxCommandKind.Name(kind).removeprefix("MX_COMMAND_KIND_").lower()
 
 
 def ok_status() -> pb.MxStatusProxy:

@@ -7,7 +7,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mxfast.codec import ValueKind
-from mxfast.contract import mxaccess_gateway as pb
 from mxfast.simulator import status
 from mxfast.simulator.values import Values, kept_as_bytes
 
@@ -78,6 +77,13 @@ class TagDatabase:
             return self._make(name)
         raise status.unresolved_reference(name)
 
+    def array(self, name: str) -> int | None:
+        """Return the number of the array tag that a bare name stands for, or None.
+
+        That is the tag ``name[]``, where no tag has the name itself.
+        """
+        return None if name in self._index else self._index.get(f"{name}[]")
+
     def name(self, tag: int) -> str:
         """Return a tag's name."""
         return self._names[tag]
@@ -107,10 +113,6 @@ class TagDatabase:
         return Values(
             kind, self._payload[tags], self._quality[tags], self._source_timestamp[tags], encoded
         )
-
-    def message(self, tag: int) -> tuple[pb.MxValue, int, int]:
-        """Return one tag's value, its quality and its source timestamp in nanoseconds."""
-        return self.values(np.array([tag], np.intp)).message(0)
 
     def _make(self, name: str) -> int:
         tag = len(self._names)

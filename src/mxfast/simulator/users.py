@@ -28,6 +28,8 @@ class Users:
     """
 
     def __init__(self, passwords: Mapping[str, str] | None) -> None:
+        # Tag to the user whom the last write to it recorded.
+        self.recorded: dict[str, int] = {}
         self._passwords = None if passwords is None else dict(passwords)
         names = self._passwords or ()
         self._ids = {name: number for number, name in enumerate(names, _ANYBODY)}

@@ -94,26 +94,27 @@ class Values:
 
     @classmethod
     def from_request(
-        cls, request: WriteRequest, now_ns: int
+        cls, request: WriteRequest, now_ns: int, *, sparse: bool
     ) -> tuple[Self, dict[int, status.MxAccessFailure]]:
         """Return the values of a bulk write, and why rows that cannot be written cannot.
 
-        A row without a timestamp is as of ``now_ns``.
+        A row without a timestamp is as of ``now_ns``; ``sparse`` says whether sparse
+        arrays are known.
         """
         kind = request.kind
         encoded = {}
         failures = {}
         if kind.max(initial=0) > _LAST_IN_PAYLOAD:
-            sparse = kind == ValueKind.SPARSE_ARRAY
+            is_sparse = kind == ValueKind.SPARSE_ARRAY
             # A timestamp that nanoseconds cannot hold is kept as bytes, like a raw value.
             unheld = (kind == ValueKind.TIMESTAMP) & (request.payload == _INT64_MIN)
-            kind = np.where(unheld | sparse, np.uint8(ValueKind.RAW), kind)
+            kind = np.where(unheld | is_sparse, np.uint8(ValueKind.RAW), kind)
             rows = np.flatnonzero(kept_as_bytes(kind)).tolist()
             encoded = {row: request.value_bytes(row) for row in rows}
-            for row in np.flatnonzero(sparse).tolist():
+            for row in np.flatnonzero(is_sparse).tolist():
                 message = pb.MxValue.FromString(encoded[row])
                 try:
-                    encoded[row] = expand(message.sparse_array_value).SerializeToString()
+                    encoded[row] = _expanded(message, sparse).SerializeToString()
                 except status.MxAccessFailure as failure:
                     failures[row] = failure
         source = request.timestamp.view(np.int64)
@@ -127,14 +128,16 @@ class Values:
         return values, failures
 
     @classmethod
-    def from_message(cls, value: pb.MxValue, source_ns: int) -> Self:
-        """Return one row.
+    def from_message(cls, value: pb.MxValue, source_ns: int, *, sparse: bool) -> Self:
+        """Return one row; ``sparse`` says whether sparse arrays are known.
 
         Raises
         ------
         MxAccessFailure
             For a sparse array that cannot be expanded.
         """
+        if value.HasField("sparse_array_value"):
+            value = _expanded(value, sparse)
         kind, payload, encoded = _from_message(value)
         return cls(
             np.array([kind], np.uint8),
@@ -163,6 +166,12 @@ _DEFAULTS: dict[int, pb.MxValue] = {
 
 # Inferred: the notes know of no limit, and a request of ten bytes must not cost gigabytes.
 _LONGEST_SPARSE_ARRAY = 1_000_000
+
+
+def _expanded(value: pb.MxValue, known: bool) -> pb.MxValue:
+    if not known:  # how such a gateway refuses it is inferred
+        raise status.unusable_value("the gateway is too old for sparse arrays")
+    return expand(value.sparse_array_value)
 
 
 def expand(sparse: pb.MxSparseArray) -> pb.MxValue:
@@ -219,8 +228,6 @@ def _from_message(value: pb.MxValue) -> tuple[ValueKind, int, bytes | None]:
     arm = value.WhichOneof("kind")
     if arm is None:
         return ValueKind.NONE, 0, None
-    if arm == "sparse_array_value":
-        return ValueKind.RAW, 0, expand(value.sparse_array_value).SerializeToString()
     if arm == "timestamp_value":
         ns = timestamp_ns(value.timestamp_value)
         if ns is not None:

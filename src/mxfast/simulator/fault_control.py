@@ -1,0 +1,375 @@
+"""The faults that a simulated gateway has now, and the file that says which."""
+
+import fnmatch
+import json
+import logging
+import os
+import random
+import re
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import grpc
+import numpy as np
+from numpy.typing import NDArray
+
+from mxfast.checks import shown
+from mxfast.contract import mxaccess_gateway as pb
+from mxfast.simulator import faults, status
+from mxfast.simulator.clock import Clock, Timer
+from mxfast.simulator.faults import Fault
+
+if TYPE_CHECKING:
+    from mxfast.simulator.session import Session
+
+_log = logging.getLogger("mxfast.simulator")
+
+_FaultT = TypeVar("_FaultT", bound=Fault)
+
+_LOOK_SECONDS = 0.1
+"""How often the fault file is looked at."""
+
+
+class Faults:
+    """The faults of a gateway. Change them in the event loop that it runs in.
+
+    Faults that last are kept from one run of the gateway to the next; those that strike
+    once (:class:`mxfast.simulator.faults.Action`) need a gateway that runs.
+
+    Examples
+    --------
+    >>> slow = gateway.faults.add(faults.Latency(seconds=0.2))
+    >>> gateway.faults.remove(slow)
+    >>> gateway.faults.add(faults.CrashWorker())
+    """
+
+    def __init__(self) -> None:
+        self._active: list[Fault] = []
+        self._struck: dict[int, int] = {}  # id of an active fault to how often it struck
+        self._random = random.Random(0)
+        self._clock: Clock | None = None
+        self._sessions: Iterable[Session] = ()
+        self._drop: Callable[[], None] = lambda: None
+        self._timers: list[Timer] = []
+        self.qualities: tuple[faults.Quality, ...] = ()
+        self._sort()
+
+    def __iter__(self) -> Iterator[Fault]:
+        return iter(tuple(self._active))
+
+    def add(self, fault: _FaultT) -> _FaultT:
+        """Begin a fault, or strike.
+
+        Returns
+        -------
+        Fault
+            The same, to be removed.
+
+        Raises
+        ------
+        RuntimeError
+            The fault strikes once, and the gateway is not running.
+        """
+        if not isinstance(fault, faults.Action):
+            self._active.append(fault)
+            self._sort()
+        elif self._clock is None:
+            raise RuntimeError(f"{fault.name()} needs a gateway that runs; enter its context first")
+        elif fault.after > 0:
+            self._timers.append(self._clock.call_later(fault.after, lambda: self._strike(fault)))
+        else:
+            self._strike(fault)
+        return fault
+
+    def remove(self, fault: Fault) -> None:
+        """End a fault.
+
+        Raises
+        ------
+        ValueError
+            It is not there, or no longer.
+        """
+        if fault not in self._active:
+            raise ValueError(f"there is no fault {fault}")
+        same = [index for index, active in enumerate(self._active) if active is fault]
+        index = same[0] if same else self._active.index(fault)
+        self._struck.pop(id(self._active.pop(index)), None)
+        self._sort()
+
+    def clear(self) -> None:
+        """End all faults, also those that have yet to strike."""
+        for timer in self._timers:
+            timer.cancel()
+        self._timers.clear()
+        self._active.clear()
+        self._struck.clear()
+        self._sort()
+
+    # What the gateway asks. Each list is empty unless there is such a fault.
+
+    def _sort(self) -> None:
+        before = self.qualities
+        self.calls = self._of(faults.Latency, faults.RefuseCalls, faults.ExpireKey)
+        self.replies = self._of(faults.MalformedReply)
+        self.refused_tags = self._of(faults.RefuseTags)
+        self.slow_tags = self._of(faults.SlowTags)
+        self.qualities = self._of(faults.Quality)
+        self.late = self._of(faults.LateFirstValue)
+        self.streams = self._of(faults.DuplicateEvents, faults.CutAfter)
+        self.gaps = self._of(faults.ReplayGap)
+        changed = [each.tags for each in set(before) ^ set(self.qualities)]
+        if changed:
+            for session in self._sessions:
+                session.changes.tell_again(
+                    lambda name: any(_matches(tags, name) for tags in changed)
+                )
+
+    def _of(self, *kinds: type[Fault]) -> tuple[Any, ...]:
+        return tuple(fault for fault in self._active if isinstance(fault, kinds))
+
+    def attach(self, clock: Clock, sessions: "Iterable[Session]", drop: Callable[[], None]) -> None:
+        """Strike this gateway from now on; ``drop`` tears down its connections."""
+        self._clock, self._sessions, self._drop = clock, sessions, drop
+
+    def detach(self) -> None:
+        """Strike nobody any more."""
+        for timer in self._timers:
+            timer.cancel()
+        self._timers.clear()
+        self._clock, self._sessions, self._drop = None, (), lambda: None
+
+    def _strike(self, fault: faults.Action) -> None:
+        if isinstance(fault, faults.DropConnections):
+            self._drop()
+            return
+        wanted = getattr(fault, "session", "")
+        for session in self._sessions:
+            if wanted in ("", session.session_id):
+                if isinstance(fault, faults.CrashWorker):
+                    session.end_worker()
+                elif isinstance(fault, faults.CutStreams):
+                    session.cut_streams()
+                elif isinstance(fault, faults.OverflowQueues):
+                    session.overflow_queues()
+
+    def _wear(self, fault: faults.Counted) -> None:
+        """Note that a fault struck; after the last time it is gone."""
+        struck = self._struck[id(fault)] = self._struck.get(id(fault), 0) + 1
+        if struck == fault.times:
+            self.remove(fault)
+
+    async def before_call(self, method: str, authorization: object, clock: Clock) -> None:
+        """Delay a call, or refuse it."""
+        for fault in self.calls:
+            match fault:
+                case faults.Latency(method=only) if only in ("", method):
+                    self._wear(fault)
+                    await clock.sleep(fault.seconds + self._random.uniform(0, fault.jitter))
+                case faults.RefuseCalls(method=only) if only in ("", method):
+                    self._wear(fault)
+                    raise status.refused_on_request(grpc.StatusCode[fault.code])
+                case faults.ExpireKey(key=only) if not only or f"Bearer {only}" == authorization:
+                    self._wear(fault)
+                    raise status.expired_key()
+
+    def reply(self, method: str, reply: bytes) -> bytes:
+        """Return what is sent in the place of a unary call's reply."""
+        kind: type[Any] = getattr(pb, f"{method}Reply", pb.MxCommandReply)
+        name = method
+        if method == "Invoke":
+            number = pb.MxCommandReply.FromString(reply).kind
+            name = status.command_name(number)
+        for fault in self.replies:
+            if fault.command in ("", name):
+                self._wear(fault)
+                if fault.form == "garbage":
+                    return b"\xff" * 8
+                if fault.form == "empty":
+                    return b""
+                return _without_payload(kind, reply)
+        return reply
+
+    def refusal(self, name: str) -> status.MxAccessFailure | None:
+        """Return why a tag is refused, or None where it is not."""
+        for fault in self.refused_tags:
+            if _matches(fault.tags, name):
+                return status.refused_tag(name, fault.detail)
+        return None
+
+    def check_tag(self, name: str) -> None:
+        """Raise an MxAccessFailure for a tag that is refused."""
+        if self.refused_tags and (failure := self.refusal(name)) is not None:
+            raise failure
+
+    def seconds(self, names: Iterable[str]) -> float:
+        """Return how much longer a command takes that has to do with these tags."""
+        return sum(
+            float(fault.seconds)
+            for name in names
+            for fault in self.slow_tags
+            if _matches(fault.tags, name)
+        )
+
+    def quality(
+        self, quality: NDArray[np.int32], tags: NDArray[np.intp], name: Callable[[int], str]
+    ) -> NDArray[np.int32]:
+        """Return the qualities of tags instead of the given ones."""
+        changed = quality.copy()
+        for fault in self.qualities:
+            for row, tag in enumerate(tags.tolist()):
+                if _matches(fault.tags, name(tag)):
+                    changed[row] = fault.quality
+        return changed
+
+    def first_value_after(self) -> float:
+        """Return how many seconds late a first value comes."""
+        late = [(fault.seconds, max(fault.seconds, fault.longest)) for fault in self.late]
+        return max((self._random.uniform(*bounds) for bounds in late), default=0.0)
+
+    @property
+    def read_seconds(self) -> float:
+        """How long a read waits for the first value of a tag that is not advised."""
+        return max((fault.seconds for fault in self.late), default=0.0)
+
+    def copies(self, message: bytes, nth: int) -> tuple[bytes, ...]:
+        """Return what a stream sends for its ``nth`` event, counted from 1."""
+        copies: tuple[bytes, ...] = (message,)
+        for fault in self.streams:
+            match fault:
+                case faults.MissingEvents(every=every):
+                    if nth % every == 0:
+                        self._wear(fault)
+                        copies = ()
+                case faults.DuplicateEvents(every=every):
+                    if nth % every == 0:
+                        self._wear(fault)
+                        copies *= 2
+        return copies
+
+    def check_cut(self, sent: int) -> None:
+        """Cut a stream that has sent so many events.
+
+        Raises
+        ------
+        Refusal
+            UNAVAILABLE, where it is cut.
+        """
+        for fault in self.streams:
+            if isinstance(fault, faults.CutAfter) and sent >= fault.events:
+                self._wear(fault)
+                raise status.stream_cut()
+
+    def lost_at_resume(self) -> int:
+        """Return how many events a stream that resumes has lost at least."""
+        lost = 0
+        for fault in self.gaps:
+            self._wear(fault)
+            lost = max(lost, fault.lost)
+        return lost
+
+
+def _matches(pattern: str, name: str) -> bool:
+    # Case counts, and [] is part of a name: only * and ? mean something.
+    return pattern == name or fnmatch.fnmatchcase(name, re.sub(r"\[", "[[]", pattern))
+
+
+def _without_payload(kind: type[Any], reply: bytes) -> bytes:
+    message = kind.FromString(reply)
+    if isinstance(message, pb.MxCommandReply):
+        payload = message.WhichOneof("payload")
+        if payload is not None:
+            message.ClearField(payload)
+        message.ClearField("return_value")
+    elif isinstance(message, pb.OpenSessionReply):
+        message.ClearField("session_id")
+    else:
+        message.ClearField("protocol_status")
+    return bytes(message.SerializeToString())
+
+
+class FaultFile:
+    """A file that says which faults a gateway has, looked at as long as it runs.
+
+    The file holds JSON: a list of texts as ``mxfast simulate --fault`` takes them, or of
+    objects with the fault's name as ``fault`` and its fields. Of a new list, the faults
+    that the one before did not hold begin or strike, and those of the one before that it
+    does not hold end. No file is an empty list. A list that cannot be read is reported to
+    the log and changes nothing.
+
+    Parameters
+    ----------
+    path : str
+        The file.
+    control : Faults
+        What it says goes here.
+
+    Raises
+    ------
+    ValueError
+        The file is there and does not hold such a list.
+    """
+
+    def __init__(self, path: str, control: Faults) -> None:
+        self._path = Path(path)
+        self._control = control
+        self._held: list[Fault] = []
+        self._seen = self._stamp()
+        self._take(self._read())
+        # A file is changed in real time, also where the gateway's own clock stands.
+        self._timer = Clock().every(_LOOK_SECONDS, self._look)
+
+    def close(self) -> None:
+        """Look no more, and end the faults that came from the file."""
+        self._timer.cancel()
+        self._take([])
+
+    def _stamp(self) -> tuple[int, int, int] | None:
+        try:
+            found = os.stat(self._path)
+        except OSError:
+            return None
+        return found.st_ino, found.st_size, found.st_mtime_ns
+
+    def _look(self) -> None:
+        stamp = self._stamp()
+        if stamp != self._seen:
+            self._seen = stamp
+            try:
+                self._take(self._read())
+            except ValueError as error:
+                _log.warning("the faults stay as they are: %s", error)
+
+    def _read(self) -> list[Fault]:
+        try:
+            listed = json.loads(self._path.read_text("utf-8"))
+        except FileNotFoundError:
+            return []
+        except (OSError, ValueError) as error:
+            raise ValueError(f"fault file {self._path}: {error}") from error
+        if not isinstance(listed, list):
+            raise ValueError(f"fault file {self._path}: it does not hold a list")
+        return [self._fault(entry) for entry in listed]
+
+    def _fault(self, entry: Any) -> Fault:
+        match entry:
+            case str():
+                return faults.fault_from_text(entry)
+            case {"fault": str(name)}:
+                given = {key: value for key, value in entry.items() if key != "fault"}
+                return faults.fault_from_fields(name, given)
+        raise ValueError(
+            f"fault file {self._path}: {shown(entry)} is neither text nor an object with a 'fault'"
+        )
+
+    def _take(self, wanted: list[Fault]) -> None:
+        kept, new = [], list(wanted)
+        for fault in self._held:
+            if fault in new:
+                new.remove(fault)
+                kept.append(fault)
+            elif fault in self._control:  # it has not worn off or struck
+                self._control.remove(fault)
+        self._held = kept
+        for fault in new:
+            self._held.append(self._control.add(fault))

@@ -1,0 +1,432 @@
+"""The faults a simulated gateway can be told to have, as plain descriptions.
+
+Give them to ``gateway.faults.add``; in text, as ``mxfast simulate --fault`` takes them, a
+fault is its name and its fields: ``latency:seconds=0.2,jitter=0.1``.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, fields
+from typing import Any, ClassVar
+
+import grpc
+
+from mxfast.checks import shown
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fault:
+    """What all faults have in common."""
+
+    @classmethod
+    def name(cls) -> str:
+        """Return the fault's name in text, such as ``"refuse-tags"``."""
+        return re.sub(r"(?<!^)(?=[A-Z])", "-", cls.__name__).lower()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Action(Fault):
+    """A fault that strikes once.
+
+    Parameters
+    ----------
+    after : float, default 0
+        Seconds from now until it does.
+    """
+
+    after: float = 0.0
+
+    def __post_init__(self) -> None:
+        _check_seconds(self, "after")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Counted(Fault):
+    """A fault that can wear off.
+
+    Parameters
+    ----------
+    times : int, default 0
+        How often it strikes; 0 for as long as it is there.
+    """
+
+    times: int = 0
+
+    def __post_init__(self) -> None:
+        _check_count(self, "times", 0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Latency(Counted):
+    """Calls are taken later.
+
+    Parameters
+    ----------
+    seconds : float, default 0
+        By how much.
+    jitter : float, default 0
+        Up to how much more, evenly distributed.
+    method : str, default ""
+        The RPC, such as ``"Invoke"``; empty for all.
+    times : int, default 0
+        As :class:`Counted`.
+    """
+
+    seconds: float = 0.0
+    jitter: float = 0.0
+    method: str = ""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_seconds(self, "seconds", "jitter")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RefuseCalls(Counted):
+    """Calls end with a gRPC status, such as RESOURCE_EXHAUSTED or UNAVAILABLE.
+
+    Parameters
+    ----------
+    code : str, default "RESOURCE_EXHAUSTED"
+        The status.
+    method : str, default ""
+        The RPC, such as ``"Invoke"``; empty for all.
+    times : int, default 0
+        As :class:`Counted`.
+    """
+
+    code: str = "RESOURCE_EXHAUSTED"
+    method: str = ""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.code not in grpc.StatusCode.__members__ or self.code == "OK":
+            raise ValueError(f"{self.name()}: {shown(self.code)} is no gRPC status of a failure")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExpireKey(Counted):
+    """A key is no longer accepted: UNAUTHENTICATED.
+
+    Parameters
+    ----------
+    key : str, default ""
+        Which one; empty for all.
+    times : int, default 0
+        As :class:`Counted`.
+    """
+
+    key: str = ""
+
+    def __repr__(self) -> str:  # never the key
+        return f"{type(self).__name__}(times={self.times})"
+
+
+@dataclass(frozen=True, kw_only=True)
+class MalformedReply(Counted):
+    """The reply of a call is not what it should be.
+
+    Parameters
+    ----------
+    command : str, default ""
+        The command, such as ``"register"`` or ``"write_bulk"``, or an RPC with one reply,
+        such as ``"OpenSession"``; empty for all.
+    form : {"garbage", "empty", "no-payload"}
+        Bytes that are no message, no bytes, or a reply without what it should carry.
+    times : int, default 0
+        As :class:`Counted`.
+    """
+
+    FORMS: ClassVar = ("garbage", "empty", "no-payload")
+    command: str = ""
+    form: str = "garbage"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.form not in self.FORMS:
+            raise ValueError(
+                f"{self.name()}: form {shown(self.form)} is none of {', '.join(self.FORMS)}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class RefuseTags(Fault):
+    """Adding, writing and reading a tag fails.
+
+    Parameters
+    ----------
+    tags : str, default "*"
+        Which: a name, or a pattern with ``*`` and ``?``.
+    detail : int, default 902
+        The status detail; its category is OPERATIONAL_ERROR.
+    """
+
+    tags: str = "*"
+    detail: int = 902
+
+
+@dataclass(frozen=True, kw_only=True)
+class SlowTags(Fault):
+    """A command that has to do with a tag takes longer, and all that wait for it.
+
+    Parameters
+    ----------
+    tags : str, default "*"
+        Which: a name, or a pattern with ``*`` and ``?``.
+    seconds : float, default 1
+        How much longer, for each time that the command names such a tag.
+    """
+
+    tags: str = "*"
+    seconds: float = 1.0
+
+    def __post_init__(self) -> None:
+        _check_seconds(self, "seconds")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quality(Fault):
+    """Tags have another quality than good.
+
+    Parameters
+    ----------
+    tags : str, default "*"
+        Which: a name, or a pattern with ``*`` and ``?``.
+    quality : int, default 0
+        OPC quality, 0 to 255: 0 is bad, 64 uncertain.
+    """
+
+    tags: str = "*"
+    quality: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.quality <= 255:
+            raise ValueError(f"{self.name()}: quality is {self.quality}, not 0 to 255")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LateFirstValue(Fault):
+    """The first value of an advised item comes late, as it does on a plant.
+
+    Until then the type of an item that is added meanwhile is not resolved, and a write to
+    it fails.
+
+    Parameters
+    ----------
+    seconds : float, default 3
+        How late at least.
+    longest : float, default 8
+        How late at most.
+    """
+
+    seconds: float = 3.0
+    longest: float = 8.0
+
+    def __post_init__(self) -> None:
+        _check_seconds(self, "seconds", "longest")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DuplicateEvents(Counted):
+    """Event streams send some events twice, with one sequence.
+
+    Parameters
+    ----------
+    every : int, default 1
+        Which: each so-manieth of a stream.
+    times : int, default 0
+        As :class:`Counted`.
+    """
+
+    every: int = 1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_count(self, "every", 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MissingEvents(DuplicateEvents):
+    """Event streams leave some events out, so that the sequence jumps.
+
+    Parameters
+    ----------
+    every : int, default 1
+        Which: each so-manieth of a stream.
+    times : int, default 0
+        As :class:`Counted`.
+    """
+
+
+@dataclass(frozen=True, kw_only=True)
+class CutAfter(Counted):
+    """An event stream is cut, with UNAVAILABLE, when it has sent some events.
+
+    Parameters
+    ----------
+    events : int, default 1
+        How many.
+    times : int, default 1
+        As :class:`Counted`.
+    """
+
+    events: int = 1
+    times: int = 1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_count(self, "events", 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReplayGap(Counted):
+    """A stream that resumes finds that events are lost.
+
+    What the session could have replayed is gone, and where the client had everything, so
+    are ``lost`` events more.
+
+    Parameters
+    ----------
+    lost : int, default 1
+        See above.
+    times : int, default 1
+        As :class:`Counted`.
+    """
+
+    lost: int = 1
+    times: int = 1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_count(self, "lost", 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DropConnections(Action):
+    """Every connection is torn down; the gateway goes on listening."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CutStreams(Action):
+    """Event streams end with UNAVAILABLE; their sessions go on.
+
+    Parameters
+    ----------
+    session : str, default ""
+        Id of the session whose streams; empty for all.
+    after : float, default 0
+        As :class:`Action`.
+    """
+
+    session: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CrashWorker(Action):
+    """A session's worker ends.
+
+    Its commands are answered with WORKER_UNAVAILABLE, its streams end with an error and
+    its handles are gone.
+
+    Parameters
+    ----------
+    session : str, default ""
+        Id of the session; empty for all.
+    after : float, default 0
+        As :class:`Action`.
+    """
+
+    session: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OverflowQueues(Action):
+    """The queues of event streams overflow, with what the gateway's policy makes of it.
+
+    Parameters
+    ----------
+    session : str, default ""
+        Id of the session whose streams; empty for all.
+    after : float, default 0
+        As :class:`Action`.
+    """
+
+    session: str = ""
+
+
+FAULTS: dict[str, type[Fault]] = {
+    kind.name(): kind
+    for kind in (
+        Latency,
+        RefuseCalls,
+        ExpireKey,
+        MalformedReply,
+        RefuseTags,
+        SlowTags,
+        Quality,
+        LateFirstValue,
+        DuplicateEvents,
+        MissingEvents,
+        CutAfter,
+        ReplayGap,
+        DropConnections,
+        CutStreams,
+        CrashWorker,
+        OverflowQueues,
+    )
+}
+"""Every fault by its name in text."""
+
+
+def fault_from_text(text: str) -> Fault:
+    """Return the fault that a text names, such as ``"slow-tags:tags=Tank*,seconds=2"``.
+
+    Raises
+    ------
+    ValueError
+        No such fault or field, or a value that it cannot have.
+    """
+    name, _, rest = text.partition(":")
+    given = {}
+    for pair in filter(None, rest.split(",")):
+        key, equals, value = pair.partition("=")
+        if not equals:
+            raise ValueError(f"fault {name}: {shown(pair)} is not of the form field=value")
+        given[key.strip()] = value.strip()
+    return fault_from_fields(name.strip(), given)
+
+
+def fault_from_fields(name: str, given: Mapping[str, Any]) -> Fault:
+    """Return the fault of that name with the given fields, as text or as what they are.
+
+    Raises
+    ------
+    ValueError
+        As :func:`fault_from_text`.
+    """
+    kind = FAULTS.get(name)
+    if kind is None:
+        raise ValueError(f"no fault is called {shown(name)}; there are {', '.join(FAULTS)}")
+    types = {each.name: type(each.default) for each in fields(kind) if each.default is not MISSING}
+    made = {}
+    for key, value in given.items():
+        if key not in types:
+            raise ValueError(
+                f"fault {name} has no field {shown(key)}; it has {', '.join(types) or 'none'}"
+            )
+        try:
+            made[key] = types[key](value)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"fault {name}: {key} is {shown(value)}: {error}") from error
+    return kind(**made)
+
+
+def _check_seconds(fault: Fault, *names: str) -> None:
+    for name in names:
+        if not 0 <= (seconds := getattr(fault, name)) < float("inf"):
+            raise ValueError(f"{fault.name()}: {name} is {seconds}, not a number of seconds")
+
+
+def _check_count(fault: Fault, name: str, least: int) -> None:
+    if (count := getattr(fault, name)) < least:
+        raise ValueError(f"{fault.name()}: {name} is {count}, not {least} or more")
