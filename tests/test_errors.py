@@ -116,7 +116,8 @@ def test_python_bases() -> None:
     assert issubclass(MxGatewayAuthenticationError, PermissionError)
     assert issubclass(MxGatewayAuthorizationError, PermissionError)
     for name in mxfast.__all__:
-        if name.endswith("Error") and name not in ("EncodeError", "DecodeError", "WriteError"):
+        others = ("EncodeError", "DecodeError", "ReadError", "WriteError")
+        if name.endswith("Error") and name not in others:
             assert issubclass(getattr(mxfast, name), MxGatewayError)
 
 
