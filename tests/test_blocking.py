@@ -18,6 +18,7 @@ import pytest
 import mxfast
 from mxfast import MxAccessError, MxGatewaySessionError, Outcome, blocking
 from mxfast.facade import Facade, facade_of
+from mxfast.facade import blocking as make_blocking
 from mxfast.simulator import SimulatedGatewayProcess
 from tests.checkout import ROOT
 from tests.conftest import KEY, ScriptedGateway
@@ -178,6 +179,15 @@ async def test_a_loop_may_run_already_as_in_a_notebook(
         client.open_session() as session,
     ):
         assert session.register("notebook") > 0
+
+
+def test_a_callable_that_is_returned_runs_in_the_loop_too() -> None:
+    class Target:
+        def in_thread(self) -> str:
+            return threading.current_thread().name
+
+    made = make_blocking(Target().in_thread)
+    assert made() == "mxfast.blocking"
 
 
 def test_a_call_from_its_own_loop_is_refused(connection: blocking.GatewayClient) -> None:

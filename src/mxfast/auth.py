@@ -1,7 +1,7 @@
 """The API key: how it travels, where it may travel, and how it is kept out of sight."""
 
-import ipaddress
 import re
+from importlib import import_module
 
 # A key anywhere in a text: what a server echoes need not be the key this client holds.
 _KEY_IN_TEXT = re.compile(r"mxgw_([A-Za-z0-9.\-]+)_[^\s\"'`,;<>()\[\]{}]+")
@@ -92,7 +92,9 @@ def is_loopback(host: str) -> bool:
     """
     if host.lower() == "localhost":
         return True
+    # Asked for rarely, and its import would be a percent of this package's.
+    ipaddress = import_module("ipaddress")
     try:
-        return ipaddress.ip_address(host).is_loopback
+        return bool(ipaddress.ip_address(host).is_loopback)
     except ValueError:
         return False

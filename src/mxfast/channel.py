@@ -3,7 +3,6 @@
 import asyncio
 import json
 import time
-from pathlib import Path
 
 import grpc
 
@@ -64,7 +63,8 @@ def create_channel(options: ClientOptions) -> grpc.aio.Channel:
         return grpc.aio.insecure_channel(options.endpoint, options=arguments)
     roots = None
     if options.ca_file is not None:
-        roots = Path(options.ca_file).read_bytes()
+        with open(options.ca_file, "rb") as file:
+            roots = file.read()
         if b"-----BEGIN CERTIFICATE-----" not in roots:
             raise ValueError(f"ca_file {options.ca_file} holds no PEM certificate")
     if options.server_name_override is not None:

@@ -3,7 +3,7 @@
 import asyncio
 import itertools
 import operator
-import secrets
+import os
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 from weakref import WeakSet
@@ -39,6 +39,9 @@ class Command(NamedTuple):
     numbers: dict[str, int]  # of the payload's fields
     handle: tuple[int, int] | None  # field numbers of the reply's payload and of the handle in it
     reply: str | None  # arm of MxCommandReply's payload; None where a bare OK is the answer
+
+    def __hash__(self) -> int:
+        return self.kind
 
 
 def _command(name: str, reply: str | None = None) -> Command:
@@ -119,7 +122,7 @@ class CommandSender:
         self.rebindables: WeakSet[Rebindable] = WeakSet()
         # The gateway files pending commands by correlation id: each needs its own
         # (contract notes, Process model).
-        prefix = secrets.token_hex(4)
+        prefix = os.urandom(4).hex()
         counter = itertools.count(1)
         self.next_correlation_id: Callable[[], str] = lambda: f"{prefix}-{next(counter)}"
         self._attaching: asyncio.Task[None] | None = None

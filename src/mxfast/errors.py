@@ -140,6 +140,13 @@ _PROTOCOL_ERRORS: dict[int, type[MxGatewayError]] = {
     pb.PROTOCOL_STATUS_CODE_MXACCESS_FAILURE: MxAccessError,
 }
 
+_HARMLESS = {
+    pb.MX_STATUS_CATEGORY_UNSPECIFIED,
+    pb.MX_STATUS_CATEGORY_UNKNOWN,
+    pb.MX_STATUS_CATEGORY_OK,
+    pb.MX_STATUS_CATEGORY_PENDING,
+}
+
 _DETAILS = {
     1003: "the reference does not resolve to an attribute",
     1012: "the attribute is secured: it needs WriteSecured",
@@ -346,7 +353,7 @@ def is_failure(status: pb.MxStatusProxy) -> bool:
     category WARNING or an error does 0 mean failure (contract notes, Status). A category
     newer than this package is taken for an error.
     """
-    return status.success == 0 and status.category >= pb.MX_STATUS_CATEGORY_WARNING
+    return status.success == 0 and status.category not in _HARMLESS
 
 
 def describe_statuses(statuses: Iterable[pb.MxStatusProxy]) -> list[str]:

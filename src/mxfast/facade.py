@@ -221,6 +221,8 @@ def blocking(value: Any) -> Any:
     """Return the blocking form of what an asynchronous call returned."""
     if type(value) is list:
         return [blocking(each) for each in value]
+    if inspect.isroutine(value):
+        return functools.partial(THREAD.run, value)
     cls: type = type(value)
     facade = facade_of(cls)
     if facade is None:
