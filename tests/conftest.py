@@ -2,13 +2,14 @@
 
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
 from typing import Any, Self
 
 import grpc
 import hypothesis
 import pytest
 
-from mxfast import GatewayClient, Session
+from mxfast import GatewayClient, Session, from_mx_value
 from mxfast.contract import mxaccess_gateway as pb
 from mxfast.simulator import SimulatedGateway
 from tests.feed import Feed
@@ -16,6 +17,7 @@ from tests.feed import Feed
 Context = grpc.aio.ServicerContext[bytes, bytes]
 Unary = Callable[[bytes, Context], Awaitable[bytes]]
 Stream = Callable[[bytes, Context], AsyncIterator[bytes]]
+OpenLimited = Callable[..., Awaitable[Session]]
 
 SESSION_ID = "session-scripted"
 # A busy machine is no failure: nothing is timed here.
@@ -95,6 +97,51 @@ class ScriptedGateway:
         await self._server.stop(None)
 
 
+class Writes:
+    """Answers bulk writes and keeps what was written, request by request."""
+
+    def __init__(self) -> None:
+        self.requests: list[pb.MxCommand] = []
+        self.sizes: list[int] = []
+        self.under_way = 0
+        self.most_under_way = 0
+        self.before_answer: Callable[[int, Context], Any] | None = None
+
+    async def invoke(self, request: bytes, context: Context) -> bytes:
+        message = pb.MxCommandRequest.FromString(request)
+        number = len(self.requests)
+        self.requests.append(message.command)
+        self.sizes.append(len(request))
+        self.under_way += 1
+        self.most_under_way = max(self.most_under_way, self.under_way)
+        try:
+            if self.before_answer is not None:
+                await self.before_answer(number, context)
+        finally:
+            self.under_way -= 1
+        return self.answer(message).SerializeToString()
+
+    def answer(self, request: pb.MxCommandRequest) -> pb.MxCommandReply:
+        name = request.command.WhichOneof("payload")
+        assert name is not None
+        reply = pb.MxCommandReply(protocol_status=ok(), kind=request.command.kind)
+        results = getattr(reply, name).results
+        getattr(reply, name).SetInParent()
+        for entry in getattr(request.command, name).entries:
+            results.add(item_handle=entry.item_handle, was_successful=True)
+        return reply
+
+    def handles(self) -> list[list[int]]:
+        return [[e.item_handle for e in command.write_bulk.entries] for command in self.requests]
+
+    def written(self) -> list[tuple[int, Any]]:
+        return [
+            (entry.item_handle, from_mx_value(entry.value))
+            for command in self.requests
+            for entry in command.write_bulk.entries
+        ]
+
+
 @pytest.fixture
 async def gateway() -> AsyncIterator[SimulatedGateway]:
     async with SimulatedGateway(update_interval=0) as running:
@@ -125,6 +172,24 @@ async def scripted() -> AsyncIterator[ScriptedGateway]:
 async def scripted_session(scripted: ScriptedGateway) -> AsyncIterator[Session]:
     async with await scripted.connect() as connected, await connected.open_session() as opened:
         yield opened
+
+
+@pytest.fixture
+def writes(scripted: ScriptedGateway) -> Writes:
+    answers = Writes()
+    scripted.unary["Invoke"] = answers.invoke
+    return answers
+
+
+@pytest.fixture
+async def open_limited(scripted: ScriptedGateway) -> AsyncIterator[OpenLimited]:
+    async with AsyncExitStack() as opened:
+
+        async def open_session(**fields: Any) -> Session:
+            client = await opened.enter_async_context(await scripted.connect(**fields))
+            return await client.open_session()
+
+        yield open_session
 
 
 @pytest.fixture

@@ -56,6 +56,23 @@ def test_memory_that_nobody_holds_is_used_again():
     assert len(addresses) == 1
 
 
+@given(st.text(max_size=20), st.text(max_size=5), st.text(max_size=5))
+def test_each_cycle_may_have_its_own_correlation_id(session, first, second):
+    size = len(first.encode())
+    prepared = codec.PreparedWriteBulk(session, 1, [1, 2], correlation_id=first)
+
+    def fresh(values, correlation_id):
+        return codec.encode_write_bulk(session, 1, [1, 2], values, correlation_id=correlation_id)
+
+    if len(second.encode()) == size:
+        assert prepared.encode([1.0, 2.0], second) == fresh([1.0, 2.0], second)
+    else:
+        with pytest.raises(ValueError, match=rf"correlation_id must have {size} bytes"):
+            prepared.encode([1.0, 2.0], second)
+    assert prepared.encode([3.0, 4.0], "x" * size) == fresh([3.0, 4.0], "x" * size)
+    assert prepared.encode([5.0, 6.0]) == fresh([5.0, 6.0], first)
+
+
 def test_a_hash_does_not_outlive_the_bytes():
     prepared = codec.PreparedWriteBulk("s", 1, [1])
     first = hash(prepared.encode([1.0]))

@@ -1,6 +1,5 @@
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack
+from collections.abc import Callable
 from typing import Any
 
 import grpc
@@ -24,7 +23,7 @@ from mxfast import (
 )
 from mxfast.contract import mxaccess_gateway as pb
 from mxfast.simulator import SimulatedGateway
-from tests.conftest import Context, ScriptedGateway, ok
+from tests.conftest import Context, OpenLimited, ScriptedGateway, Writes, ok
 
 ACCEPTED, REJECTED, UNKNOWN, NOT_SENT = (
     Outcome.ACCEPTED,
@@ -32,72 +31,6 @@ ACCEPTED, REJECTED, UNKNOWN, NOT_SENT = (
     Outcome.UNKNOWN,
     Outcome.NOT_SENT,
 )
-
-
-OpenLimited = Callable[..., Awaitable[Session]]
-
-
-class Writes:
-    """Answers bulk writes and keeps what was written, request by request."""
-
-    def __init__(self) -> None:
-        self.requests: list[pb.MxCommand] = []
-        self.sizes: list[int] = []
-        self.under_way = 0
-        self.most_under_way = 0
-        self.before_answer: Callable[[int, Context], Any] | None = None
-
-    async def invoke(self, request: bytes, context: Context) -> bytes:
-        message = pb.MxCommandRequest.FromString(request)
-        number = len(self.requests)
-        self.requests.append(message.command)
-        self.sizes.append(len(request))
-        self.under_way += 1
-        self.most_under_way = max(self.most_under_way, self.under_way)
-        try:
-            if self.before_answer is not None:
-                await self.before_answer(number, context)
-        finally:
-            self.under_way -= 1
-        return self.answer(message).SerializeToString()
-
-    def answer(self, request: pb.MxCommandRequest) -> pb.MxCommandReply:
-        name = request.command.WhichOneof("payload")
-        assert name is not None
-        reply = pb.MxCommandReply(protocol_status=ok(), kind=request.command.kind)
-        results = getattr(reply, name).results
-        getattr(reply, name).SetInParent()
-        for entry in getattr(request.command, name).entries:
-            results.add(item_handle=entry.item_handle, was_successful=True)
-        return reply
-
-    def handles(self) -> list[list[int]]:
-        return [[e.item_handle for e in command.write_bulk.entries] for command in self.requests]
-
-    def written(self) -> list[tuple[int, Any]]:
-        return [
-            (entry.item_handle, from_mx_value(entry.value))
-            for command in self.requests
-            for entry in command.write_bulk.entries
-        ]
-
-
-@pytest.fixture
-def writes(scripted: ScriptedGateway) -> Writes:
-    answers = Writes()
-    scripted.unary["Invoke"] = answers.invoke
-    return answers
-
-
-@pytest.fixture
-async def open_limited(scripted: ScriptedGateway) -> AsyncIterator[OpenLimited]:
-    async with AsyncExitStack() as opened:
-
-        async def open_session(**fields: Any) -> Session:
-            client = await opened.enter_async_context(await scripted.connect(**fields))
-            return await client.open_session()
-
-        yield open_session
 
 
 # ---------------------------------------------------------------- against the simulated gateway

@@ -165,6 +165,10 @@ def _arguments(arguments: ast.arguments, names: Names) -> ast.arguments:
     for each in [*every, arguments.vararg, arguments.kwarg]:
         if each is not None and each.annotation is not None:
             each.annotation = names.visit(each.annotation)
+    for default in [*arguments.defaults, *filter(None, arguments.kw_defaults)]:
+        for node in ast.walk(default):
+            if isinstance(node, ast.Name):
+                names.visit(node)  # for its import
     return arguments
 
 

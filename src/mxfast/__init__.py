@@ -14,6 +14,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from mxfast.batch import EventBatch
+from mxfast.bulk_writer import BulkWriter, BulkWriterCounts
 from mxfast.channel import create_channel
 from mxfast.client import GatewayClient
 from mxfast.codec import DecodeError, EncodeError, ValueKind
@@ -37,13 +38,16 @@ from mxfast.galaxy import GalaxyNode, GalaxyRepositoryClient
 from mxfast.handles import HandleChanges
 from mxfast.items import Item, Items
 from mxfast.options import MAX_BULK_ITEMS, ClientOptions
+from mxfast.outcomes import Outcome, WriteError, WriteResult
 from mxfast.session import Session
 from mxfast.tags import ReadError, ReadResult
 from mxfast.values import from_mx_value, to_mx_value
-from mxfast.write import Outcome, WriteError, WriteResult
+from mxfast.write import PreparedWrite
 
 __all__ = [
     "MAX_BULK_ITEMS",
+    "BulkWriter",
+    "BulkWriterCounts",
     "ClientOptions",
     "DecodeError",
     "EncodeError",
@@ -69,6 +73,7 @@ __all__ = [
     "MxGatewayTransportError",
     "MxGatewayWorkerError",
     "Outcome",
+    "PreparedWrite",
     "ReadError",
     "ReadResult",
     "Session",

@@ -65,6 +65,8 @@ cdef class PreparedWriteBulk:
     cdef Run* runs
     cdef Py_ssize_t run_count
     cdef object dtype
+    cdef bytes correlation      # the one to put where `encode` is given none
+    cdef size_t correlation_at  # where it stands in the message
 
     def __cinit__(
         self,
@@ -94,6 +96,13 @@ cdef class PreparedWriteBulk:
             correlation_id=correlation_id,
         )
         self.requests = []
+        cdef bytes session = as_utf8(session_id, "session_id")
+        self.correlation = as_utf8(correlation_id, "correlation_id")
+        self.correlation_at = (
+            text_size(MxCommandRequest_session_id_TAG, session)
+            + text_size(MxCommandRequest_client_correlation_id_TAG, self.correlation)
+            - PyBytes_GET_SIZE(self.correlation)
+        )
         cdef WriteShape shape
         cdef RowTemplate row
         source = source_of(zeros, "values")
@@ -135,13 +144,15 @@ cdef class PreparedWriteBulk:
             at += row.row_size[k]
         return 0
 
-    def encode(self, values):
+    def encode(self, values, correlation_id=None):
         """Return the request with these values.
 
         Parameters
         ----------
         values : array_like of the prepared dtype, shape (n,)
             Other real numbers are converted where numpy calls that safe.
+        correlation_id : str, optional
+            This request's own, as long in UTF-8 as the prepared one, which it is without.
 
         Returns
         -------
@@ -163,9 +174,20 @@ cdef class PreparedWriteBulk:
             if not np.can_cast(array.dtype, self.dtype, "safe"):
                 raise TypeError(f"values of dtype {array.dtype} do not fit in {self.dtype}")
             array = array.astype(self.dtype)
+        cdef bytes correlation = self.correlation
+        if correlation_id is not None:
+            correlation = as_utf8(correlation_id, "correlation_id")
+            if len(correlation) != len(self.correlation):
+                raise ValueError(
+                    f"correlation_id must have {len(self.correlation)} bytes, as the prepared "
+                    f"one, not {len(correlation)}"
+                )
         cdef Memory memory = contiguous_memory_of(array)
         cdef bytes request = self.free_request()
         cdef uint8_t* out = <uint8_t*> PyBytes_AS_STRING(request)
+        memcpy(
+            out + self.correlation_at, PyBytes_AS_STRING(correlation), PyBytes_GET_SIZE(correlation)
+        )
         cdef const uint8_t* data = <const uint8_t*> memory.view.buf
         cdef bint fine
         if self.handles.size >= LARGE:

@@ -4,10 +4,12 @@ from datetime import datetime
 from typing import Any, Generic, Self, Unpack
 
 import grpc as grpc
+import numpy as np
 from google.protobuf.timestamp_pb2 import Timestamp
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, DTypeLike
 
 from mxfast.batch import EventBatch
+from mxfast.bulk_writer import BulkWriterCounts
 from mxfast.contract import galaxy_repository, mxaccess_gateway
 from mxfast.errors import MessageT
 from mxfast.event_queue import Listener, Overflow
@@ -15,10 +17,30 @@ from mxfast.galaxy import BrowseFilters, HierarchyFilters
 from mxfast.handles import HandleChanges
 from mxfast.items import Items
 from mxfast.options import ClientOptions
+from mxfast.outcomes import WriteResult
 from mxfast.tags import ReadResult
-from mxfast.write import Progress, WriteResult
+from mxfast.write import Progress
 
-__all__ = ["EventStream", "GalaxyNode", "GalaxyRepositoryClient", "GatewayClient", "Session"]
+__all__ = [
+    "BulkWriter",
+    "EventStream",
+    "GalaxyNode",
+    "GalaxyRepositoryClient",
+    "GatewayClient",
+    "PreparedWrite",
+    "Session",
+]
+
+class BulkWriter:
+    @property
+    def counts(self) -> BulkWriterCounts: ...
+    def put(self, item_handles: ArrayLike, values: ArrayLike) -> None: ...
+    def flush(self) -> None: ...
+    def close(self) -> None: ...
+    def __enter__(self) -> Self: ...
+    def __exit__(
+        self, exc_type: object, error: BaseException | None, traceback: object
+    ) -> None: ...
 
 class EventStream(Iterator[EventBatch]):
     def consumer(
@@ -247,8 +269,13 @@ class Session(MxAccessCommands):
         timestamps: ArrayLike | None = None,
         user_id: int = 0,
         secured_by: tuple[int, int] | None = None,
+        confirm: float | None = None,
         on_progress: Progress | None = None,
     ) -> WriteResult: ...
+    def prepare_write(
+        self, server_handle: int, item_handles: ArrayLike | Items, dtype: DTypeLike = np.float64
+    ) -> PreparedWrite: ...
+    def bulk_writer(self, server_handle: int, dtype: DTypeLike = np.float64) -> BulkWriter: ...
     def event_batches(
         self,
         *,
@@ -279,3 +306,13 @@ class Session(MxAccessCommands):
     def __exit__(
         self, exc_type: object, error: BaseException | None, traceback: object
     ) -> None: ...
+
+class PreparedWrite:
+    def write(
+        self,
+        values: ArrayLike,
+        *,
+        confirm: float | None = None,
+        on_progress: Progress | None = None,
+    ) -> WriteResult: ...
+    def __len__(self) -> int: ...

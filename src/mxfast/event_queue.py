@@ -24,8 +24,9 @@ _POLICIES = ("block", "latest", "drop_oldest", "error")
 class Listener(Protocol):
     """Hears what a stream's reader reads, before the user does and without taking it."""
 
-    urgent: bool
-    """Whether the reader goes on although as many events wait for the user as may."""
+    @property
+    def urgent(self) -> bool:
+        """Whether the reader goes on although as many events wait for the user as may."""
 
     def hear(self, messages: list[bytes]) -> None:
         """Take note of messages that have just come."""

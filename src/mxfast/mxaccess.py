@@ -550,6 +550,10 @@ class MxAccessCommands:
         )
 
 
+def _key(server_handle: int, item_handle: int) -> tuple[int, int]:
+    return operator.index(server_handle), operator.index(item_handle)
+
+
 def _by_user(user_id: int, value: pb.MxValue) -> dict[str, Any]:
     """Return the fields of a plain write, each checked."""
     return {"value": value, "user_id": integer(user_id, "user_id")}
@@ -562,10 +566,6 @@ def _by_users(current_user_id: int, verifier_user_id: int, value: Any) -> dict[s
         "verifier_user_id": integer(verifier_user_id, "verifier_user_id"),
         "value": to_mx_value(value),
     }
-
-
-def _key(server_handle: int, item_handle: int) -> tuple[int, int]:
-    return operator.index(server_handle), operator.index(item_handle)
 
 
 def _take_out(password: str, error: MxGatewayError) -> None:

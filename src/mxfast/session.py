@@ -7,9 +7,11 @@ from typing import Self
 from weakref import WeakSet
 
 import grpc
-from numpy.typing import ArrayLike
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike
 
 from mxfast import commands
+from mxfast.bulk_writer import BulkWriter
 from mxfast.checks import in_range, integer, text
 from mxfast.commands import CommandSender
 from mxfast.contract import GATEWAY_METHODS
@@ -21,13 +23,14 @@ from mxfast.handles import HandleChanges
 from mxfast.items import Binding, HandlesByTag, Items, resolved
 from mxfast.mxaccess import MxAccessCommands
 from mxfast.options import ClientOptions
+from mxfast.outcomes import WriteResult
 from mxfast.reader import EventReader
 from mxfast.rebuild import add_again, advise_again
 from mxfast.recovery import Attach, SessionLink, open_events
 from mxfast.streams import MessageIterator
 from mxfast.tags import ReadResult, checked_tags, read, subscribe
 from mxfast.transport import Transport, call
-from mxfast.write import ArrayWrite, Progress, WriteResult
+from mxfast.write import ArrayWriter, PreparedWrite, Progress
 
 __all__ = ["Session"]
 
@@ -68,6 +71,7 @@ class Session(MxAccessCommands):
         super().__init__(CommandSender(transport, options, session_id))
         self._transport = transport
         self._options = options
+        self._writer = ArrayWriter(self._commands)
         self._open_another = open_another
         self._closing: asyncio.Task[None] | None = None
         self._rebuilding = asyncio.Lock()
@@ -165,6 +169,7 @@ class Session(MxAccessCommands):
         timestamps: ArrayLike | None = None,
         user_id: int = 0,
         secured_by: tuple[int, int] | None = None,
+        confirm: float | None = None,
         on_progress: Progress | None = None,
     ) -> WriteResult:
         """Write an array of values, one an item.
@@ -189,6 +194,12 @@ class Session(MxAccessCommands):
             As for `write`.
         secured_by : (int, int), optional
             Current user and verifier; makes it WriteSecured.
+        confirm : float, optional
+            Seconds to wait for the items' write-completes when all is answered; a value
+            becomes `COMPLETED` or `FAILED` with its own, and stays `ACCEPTED` without. Needs
+            an open `event_batches` of this session, whose batches nobody has to take
+            meanwhile: a ``"block"`` stream reads on beyond ``max_events``. See
+            docs/architecture.md for what cannot be told apart.
         on_progress : callable, optional
             Called with the number of values answered so far and n after each reply.
 
@@ -203,6 +214,8 @@ class Session(MxAccessCommands):
             A wrong dtype, shape or length, a tag or an item without a handle, or an element
             that cannot be written, in which case it is an `EncodeError` with ``index`` and
             ``value``. Nothing was sent.
+        RuntimeError
+            ``confirm`` without an open event stream. Nothing was sent.
         MxGatewayError
             A request failed. Nothing more was sent, what was under way was waited for, and
             the exception's ``result`` has an outcome for every value.
@@ -212,22 +225,72 @@ class Session(MxAccessCommands):
         """
         self._commands.require_open("write_array")
         server = integer(server_handle, "server_handle")
-        write = ArrayWrite(
-            self._transport,
-            self._options,
-            session_id=self.session_id,
-            next_correlation_id=self._commands.next_correlation_id,
-            tag_of=lambda item: self._commands.tags.get((server, item)),
-            server_handle=server,
-            item_handles=resolved(item_handles, server, self._handles_by_tag),
-            values=values,
+        return await self._writer.write(
+            server,
+            resolved(item_handles, server, self._handles_by_tag),
+            values,
             timestamps=timestamps,
             user_id=user_id,
             secured_by=secured_by,
+            confirm=confirm,
             on_progress=on_progress,
         )
-        await self._commands.attached()
-        return await write.run()
+
+    def prepare_write(
+        self,
+        server_handle: int,
+        item_handles: ArrayLike | Items,
+        dtype: DTypeLike = np.float64,
+    ) -> PreparedWrite:
+        """Prepare to write the same items again and again: cheaper, with the same outcomes.
+
+        Parameters
+        ----------
+        server_handle : int
+            From `register`.
+        item_handles : array of int, `Items`, or sequence of str; shape (n,)
+            As for `write_array`.
+        dtype : dtype, default float64
+            float64, float32, int32, int64 or bool.
+
+        Returns
+        -------
+        PreparedWrite
+            ``await prepared.write(values)`` writes.
+
+        Raises
+        ------
+        TypeError, ValueError
+            Another dtype, or handles that `write_array` would refuse.
+        """
+        self._commands.require_open("prepare_write")
+        server = integer(server_handle, "server_handle")
+        handles = resolved(item_handles, server, self._handles_by_tag)
+        return PreparedWrite(self._writer, server, handles, dtype)
+
+    def bulk_writer(self, server_handle: int, dtype: DTypeLike = np.float64) -> BulkWriter:
+        """Start a writer for a producer that never waits.
+
+        Parameters
+        ----------
+        server_handle : int
+            From `register`.
+        dtype : dtype, default float64
+            Of the values: float64, float32, int32, int64 or bool.
+
+        Returns
+        -------
+        BulkWriter
+            An async context manager; ``writer.put(item_handles, values)`` writes. Close it
+            before the session.
+
+        Raises
+        ------
+        TypeError
+            Another dtype.
+        """
+        self._commands.require_open("bulk_writer")
+        return BulkWriter(self._writer, integer(server_handle, "server_handle"), dtype)
 
     def event_batches(
         self,
@@ -289,7 +352,9 @@ class Session(MxAccessCommands):
         after = in_range(after_worker_sequence, "after_worker_sequence", 0, 2**64 - 1)
         queue = EventQueue(max_events, max_delay, overflow)
         link = SessionLink(self._commands, self._rebuild)
-        return EventStream(EventReader(link, after, resume=resume, rebuild=rebuild), queue, after)
+        stream = EventStream(EventReader(link, after, resume=resume, rebuild=rebuild), queue, after)
+        self._writer.listen_to(stream)
+        return stream
 
     def stream_events(self, after_worker_sequence: int = 0) -> MessageIterator[pb.MxEvent]:
         """Open the event stream and return its events as MxEvent messages, one by one.
