@@ -40,9 +40,6 @@ class Command(NamedTuple):
     handle: tuple[int, int] | None  # field numbers of the reply's payload and of the handle in it
     reply: str | None  # arm of MxCommandReply's payload; None where a bare OK is the answer
 
-    def __hash__(self) -> int:
-        return self.kind
-
 
 def _command(name: str, reply: str | None = None) -> Command:
     kind = pb.MxCommandKind.Value(f"MX_COMMAND_KIND_{name.upper()}")
