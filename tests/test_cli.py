@@ -185,16 +185,14 @@ async def test_simulate_takes_a_galaxy_signals_and_tls(tmp_path):
     process = await asyncio.create_subprocess_exec(
         *COMMAND,
         *("simulate", "--port", "0", "--galaxy", str(galaxy), "--tls", str(authority)),
-        *("--signal", "Tank1.*=constant:value=7.5"),
+        *("--signal", "Tank1.*=constant:value=7.5", "--no-auth"),
         stdout=subprocess.PIPE,
     )
     assert process.stdout is not None
     lines = [(await process.stdout.readline()).decode() for _ in range(3)]
-    endpoint, key, ca_file = (line.partition(":")[2].strip() for line in lines)
+    endpoint, _, ca_file = (line.partition(":")[2].strip() for line in lines)
     assert ca_file == str(authority)
-    async with await GatewayClient.connect(
-        endpoint=endpoint, api_key=key, ca_file=ca_file
-    ) as client:
+    async with await GatewayClient.connect(endpoint=endpoint, ca_file=ca_file) as client:
         session = await client.open_session()
         server = await session.register("test")
         names = ["Tank1.Level", "Tank1.Name", "Tank2.Level"]

@@ -118,10 +118,12 @@ def simulate(
             initial_faults=faults,
             fault_file=fault_file,
         )
+        if no_auth:
+            gateway = replace(gateway, api_keys=None)
+        if ca_file is not None and gateway.ca_pem is not None:
+            ca_file.write_bytes(gateway.ca_pem)
     except (OSError, ValueError) as error:
         raise click.UsageError(str(error)) from error
-    if no_auth:
-        gateway = replace(gateway, api_keys=None)
     run(serve(gateway, ca_file))
 
 
@@ -133,18 +135,14 @@ def _signal(text: str) -> tuple[str, Signal]:
 
 
 async def serve(gateway: SimulatedGateway, ca_file: Path | None) -> None:
-    """Serve until SIGINT or SIGTERM, after saying where and with which key.
-
-    The certificate of the generated one's authority goes into ``ca_file``.
-    """
+    """Serve until SIGINT or SIGTERM, after saying where, with which key and certificate."""
     stop = asyncio.Event()
     for signum in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(signum, stop.set)
     async with gateway:
         click.echo(f"endpoint: {gateway.endpoint}")
         click.echo(f"api key:  {gateway.api_key or 'none needed'}")
-        if ca_file is not None and gateway.ca_pem is not None:
-            ca_file.write_bytes(gateway.ca_pem)
+        if ca_file is not None:
             click.echo(f"ca file:  {ca_file}")
         await stop.wait()
     click.echo("stopped")

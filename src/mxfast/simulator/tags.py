@@ -46,6 +46,8 @@ class TagDatabase:
         The kind of value that each tag takes; 0 where it takes any.
     security : uint8 array
         Level of each tag: 0, or what a secured one asks for.
+    has_secured : bool
+        Whether any tag asks for something.
     version : int64 array
         The database's :attr:`clock` at the last write of each tag.
     clock : int
@@ -66,7 +68,7 @@ class TagDatabase:
         self._attribute = attribute
         self._now_ns = now_ns
         self._security_of = security
-        self.has_secured = bool(security)
+        self.has_secured = False
         self._index: dict[str, int] = {}
         self._names: list[str] = []
         self._kind = np.empty(_FIRST_CAPACITY, np.uint8)
