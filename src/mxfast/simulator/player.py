@@ -26,8 +26,8 @@ class Player:
     """Lets signals act on tags. Use it in the gateway's event loop.
 
     A sample that is the value a tag has already changes nothing, as MXAccess tells changes
-    only. A tag of the galaxy gets the sample as its type: rounded to a
-    whole number, cut off at the range, or true from 0.5 on.
+    only. A tag of the galaxy gets the sample as its type: rounded to a whole number, cut
+    off at the range, or true from 0.5 on.
 
     Parameters
     ----------
