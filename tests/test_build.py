@@ -83,6 +83,12 @@ def test_a_codec_built_from_other_numbers_passes_the_same_tests(checkout, tmp_pa
     assert re.search(r"\d{3} passed", output), output
 
 
+def entry_points(wheel):
+    with zipfile.ZipFile(wheel) as archive:
+        (name,) = [each for each in archive.namelist() if each.endswith("entry_points.txt")]
+        return archive.read(name)
+
+
 def test_the_sdist_builds_a_wheel_with_types_and_without_c_source(checkout, tmp_path):
     # Without isolation: the build requirements are those of the development extra.
     code, output = run("-m", "build", "--no-isolation", "-o", str(tmp_path / "dist"), cwd=checkout)
@@ -97,6 +103,8 @@ def test_the_sdist_builds_a_wheel_with_types_and_without_c_source(checkout, tmp_
     assert {"setup.py", "src/mxfast/_codec.pyx", "src/mxfast/_wire.pxd"} <= in_sdist
     assert {"mxfast/py.typed", "mxfast/_codec.pyi", "mxfast/codec.py"} <= in_wheel
     assert "mxfast/_generated/mxaccess_gateway_pb2.pyi" in in_wheel
+    assert {"mxfast_pytest/py.typed", "mxfast_pytest/asynchronous.py"} <= in_wheel
+    assert b"[pytest11]\nmxfast_pytest = mxfast_pytest" in entry_points(wheel)
     assert any(name.startswith("mxfast/_codec.") and name.endswith(".so") for name in in_wheel)
     assert not [name for name in in_sdist | in_wheel if name.endswith(".c")]
     assert not [name for name in in_sdist if "_generated" in name or "_contract" in name]

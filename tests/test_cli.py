@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from mxfast import GatewayClient, MxGatewayError
+from mxfast import GalaxyRepositoryClient, GatewayClient, MxGatewayError
 from mxfast.cli import demo as demo_module
 from mxfast.cli.app import cli
 from mxfast.cli.connection import Connection
@@ -177,6 +177,69 @@ async def test_simulate_takes_faults_an_era_and_a_fault_file(tmp_path):
                 pass
     process.send_signal(signal.SIGINT)
     assert await process.wait() == 0
+
+
+async def test_simulate_takes_a_galaxy_signals_and_tls(tmp_path):
+    galaxy, authority = tmp_path / "galaxy.csv", tmp_path / "ca.pem"
+    galaxy.write_text("object,attribute,type\nTank1,Level,Double\nTank1,Name,String\n")
+    process = await asyncio.create_subprocess_exec(
+        *COMMAND,
+        *("simulate", "--port", "0", "--galaxy", str(galaxy), "--tls", str(authority)),
+        *("--signal", "Tank1.*=constant:value=7.5", "--no-auth"),
+        stdout=subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    lines = [(await process.stdout.readline()).decode() for _ in range(3)]
+    endpoint, _, ca_file = (line.partition(":")[2].strip() for line in lines)
+    assert ca_file == str(authority)
+    async with await GatewayClient.connect(endpoint=endpoint, ca_file=ca_file) as client:
+        session = await client.open_session()
+        server = await session.register("test")
+        names = ["Tank1.Level", "Tank1.Name", "Tank2.Level"]
+        level, name, unknown = await session.read_bulk(server, names)
+        assert level.value.double_value == 7.5
+        assert name.value.WhichOneof("kind") == "string_value"
+        assert not unknown.was_successful
+    process.send_signal(signal.SIGINT)
+    assert await process.wait() == 0
+
+
+async def test_simulate_takes_the_size_and_seed_of_the_galaxy():
+    process = await asyncio.create_subprocess_exec(
+        *COMMAND,
+        *("simulate", "--port", "0", "--galaxy-objects", "7", "--seed", "3"),
+        stdout=subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    lines = [(await process.stdout.readline()).decode() for _ in range(2)]
+    endpoint, key = (line.partition(":")[2].strip() for line in lines)
+    async with (
+        SimulatedGateway(galaxy_objects=7, galaxy_seed=3) as same,
+        await GalaxyRepositoryClient.connect(
+            endpoint=endpoint, api_key=key, plaintext=True
+        ) as client,
+    ):
+        tags = [each.tag_name for each in await client.discover_hierarchy()]
+        assert sorted(tags) == sorted(each.tag_name for each in same.galaxy)
+    process.send_signal(signal.SIGINT)
+    assert await process.wait() == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["--signal", "Tank1.Level"], "'Tank1.Level' is not of the form TAG=NAME"),
+        (["--signal", "Tank1.Level=cosine"], "no signal is called 'cosine'"),
+        (["--signal", "Tank1.Level=file:path=missing.csv"], "missing.csv"),
+        (["--port", "0", "--galaxy", "missing.csv"], "missing.csv"),
+        (["--galaxy-objects", "0"], "0 is not in the range"),
+    ],
+)
+def test_simulate_refuses_a_plant_that_cannot_be(arguments, complaint):
+    done = mxfast("simulate", *arguments)
+    assert done.returncode != 0
+    assert complaint in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_simulate_refuses_a_fault_that_there_is_not():

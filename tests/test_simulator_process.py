@@ -13,7 +13,9 @@ import grpc
 import pytest
 import trustme
 
-from mxfast.simulator import SimulatedGateway, SimulatedGatewayProcess, VirtualClock
+from mxfast.simulator import SimulatedGateway, SimulatedGatewayProcess, VirtualClock, signals
+from mxfast.simulator.host import GatewayHost
+from mxfast.simulator.options import GatewayOptions
 from tests.simulator_client import Peer
 
 
@@ -81,8 +83,33 @@ def test_the_child_takes_every_option_of_the_gateway() -> None:
         secured_tags={"A.x": "verified"},
         users={"anna": "secret"},
         galaxy_seed=7,
+        galaxy_file="galaxy.json",
+        signals={"A.*": signals.Sine(period=10.0), "B.x": signals.RandomWalk(seed=3)},
     )
     assert SimulatedGateway.from_json(given.to_json()).to_json() == given.to_json()
+
+
+def test_a_host_starts_and_stops_gateways_in_one_process() -> None:
+    with GatewayHost() as host:
+        pid = host.pid
+        endpoints = [host.start(GatewayOptions()) for _ in range(3)]
+        assert len(set(endpoints)) == 3
+        taken = int(endpoints[0].rpartition(":")[2])
+        with pytest.raises(RuntimeError, match=f"cannot listen on 127.0.0.1:{taken}"):
+            host.start(GatewayOptions(port=taken))
+        host.stop(endpoints[0])
+        assert host.start(GatewayOptions(port=taken)) == endpoints[0]
+    assert not is_running(pid)
+    with pytest.raises(RuntimeError, match="not running"):
+        host.start(GatewayOptions())
+
+
+def test_a_host_that_died_says_so() -> None:
+    with GatewayHost() as host:
+        host.start(GatewayOptions())
+        os.kill(host.pid, signal.SIGKILL)
+        with pytest.raises(RuntimeError, match=r"exit code -9"):
+            host.start(GatewayOptions())
 
 
 def test_a_clock_cannot_be_shared_with_a_child() -> None:

@@ -1,10 +1,11 @@
+import sys
 from pathlib import Path
 
 import pytest
 import trustme
 
 from mxfast import GatewayClient, MxGatewayConnectionError
-from mxfast.simulator import SimulatedGateway
+from mxfast.simulator import SimulatedGateway, SimulatedGatewayProcess
 from tests.conftest import KEY
 
 
@@ -84,3 +85,37 @@ async def test_plaintext_to_a_tls_gateway(authority: trustme.CA) -> None:
             await GatewayClient.connect(
                 endpoint=gateway.endpoint, api_key=KEY, plaintext=True, connect_timeout=0.5
             )
+
+
+@pytest.mark.parametrize("kind", [SimulatedGateway, SimulatedGatewayProcess])
+async def test_a_generated_certificate(
+    kind: type[SimulatedGateway] | type[SimulatedGatewayProcess], tmp_path: Path
+) -> None:
+    async with kind(tls="generate") as gateway:
+        assert gateway.ca_pem is not None
+        ca_file = tmp_path / "ca.pem"
+        ca_file.write_bytes(gateway.ca_pem)
+        port = gateway.endpoint.rpartition(":")[2]
+        for host in ("127.0.0.1", "localhost"):
+            async with (
+                await GatewayClient.connect(
+                    endpoint=f"{host}:{port}", api_key=gateway.api_key, ca_file=ca_file
+                ) as client,
+                await client.open_session() as session,
+            ):
+                assert await session.register("tls") != 0
+
+
+async def test_only_a_generated_certificate_has_an_authority(authority: trustme.CA) -> None:
+    assert SimulatedGateway().ca_pem is None
+    assert SimulatedGateway(tls=identity(authority, "localhost")).ca_pem is None
+    with pytest.raises(ValueError, match="tls is 'yes', neither a pair of bytes nor 'generate'"):
+        SimulatedGateway(tls="yes")  # type: ignore[arg-type]
+    one, other = SimulatedGateway(tls="generate"), SimulatedGateway(tls="generate")
+    assert one.ca_pem == one.ca_pem != other.ca_pem
+
+
+def test_without_trustme_a_certificate_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "trustme", None)
+    with pytest.raises(RuntimeError, match=r"pip install 'mxfast\[simulator\]'"):
+        SimulatedGatewayProcess(tls="generate")

@@ -12,7 +12,7 @@ def main() -> None:
     try:
         from mxfast.cli.app import cli  # noqa: PLC0415 - the extra may be missing
     except ModuleNotFoundError as error:
-        if error.name not in ("click", "rich", "grpc_health"):
+        if error.name not in ("click", "rich", "grpc_health", "grpc_reflection"):
             raise
         sys.exit(f"mxfast: {error.name} is missing; install it with: pip install 'mxfast[cli]'")
     cli(prog_name="mxfast")

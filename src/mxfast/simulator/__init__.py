@@ -10,13 +10,13 @@ in these ways:
 
 - a new tag holds the double 0.0 with good quality, so that every advise has a first
   value to send, and sends it at once; a plant takes 3 to 8 seconds;
-- a tag takes a value of any type, and the new value's type replaces the old one;
+- a tag that is no attribute of the galaxy takes a value of any type, and the new value's
+  type replaces the old one; an attribute has a type, see :mod:`mxfast.simulator.typed`;
 - an item takes a write before its first data change, unless told otherwise;
-- the galaxy is generated and knows nothing of the tags: any reference of it can be
-  added where ``tags`` is None.
+- where the galaxy does not come from a file and ``tags`` is None, any name is a tag.
 """
 
-from mxfast.simulator import faults
+from mxfast.simulator import faults, signals
 from mxfast.simulator.access import DEFAULT_API_KEY, SCOPES
 from mxfast.simulator.clock import VirtualClock
 from mxfast.simulator.process import SimulatedGatewayProcess
@@ -29,4 +29,5 @@ __all__ = [
     "SimulatedGatewayProcess",
     "VirtualClock",
     "faults",
+    "signals",
 ]

@@ -1,11 +1,9 @@
 """The faults that a simulated gateway has now, and the file that says which."""
 
-import fnmatch
 import json
 import logging
 import os
 import random
-import re
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -19,6 +17,7 @@ from mxfast.contract import mxaccess_gateway as pb
 from mxfast.simulator import faults, status
 from mxfast.simulator.clock import Clock, Timer
 from mxfast.simulator.faults import Fault
+from mxfast.simulator.tags import matches
 
 if TYPE_CHECKING:
     from mxfast.simulator.session import Session
@@ -124,7 +123,7 @@ class Faults:
         if changed:
             for session in self._sessions:
                 session.changes.tell_again(
-                    lambda name: any(_matches(tags, name) for tags in changed)
+                    lambda name: any(matches(tags, name) for tags in changed)
                 )
 
     def _of(self, *kinds: type[Fault]) -> tuple[Any, ...]:
@@ -194,7 +193,7 @@ class Faults:
     def refusal(self, name: str) -> status.MxAccessFailure | None:
         """Return why a tag is refused, or None where it is not."""
         for fault in self.refused_tags:
-            if _matches(fault.tags, name):
+            if matches(fault.tags, name):
                 return status.refused_tag(name, fault.detail)
         return None
 
@@ -209,7 +208,7 @@ class Faults:
             float(fault.seconds)
             for name in names
             for fault in self.slow_tags
-            if _matches(fault.tags, name)
+            if matches(fault.tags, name)
         )
 
     def quality(
@@ -219,7 +218,7 @@ class Faults:
         changed = quality.copy()
         for fault in self.qualities:
             for row, tag in enumerate(tags.tolist()):
-                if _matches(fault.tags, name(tag)):
+                if matches(fault.tags, name(tag)):
                     changed[row] = fault.quality
         return changed
 
@@ -268,11 +267,6 @@ class Faults:
             self._wear(fault)
             lost = max(lost, fault.lost)
         return lost
-
-
-def _matches(pattern: str, name: str) -> bool:
-    # Case counts, and [] is part of a name: only * and ? mean something.
-    return pattern == name or fnmatch.fnmatchcase(name, re.sub(r"\[", "[[]", pattern))
 
 
 def _without_payload(method: str, reply: bytes) -> bytes:

@@ -6,12 +6,13 @@ fault is its name and its fields: ``latency:seconds=0.2,jitter=0.1``.
 
 import re
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import grpc
 
 from mxfast.checks import shown
+from mxfast.simulator import described
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -386,14 +387,7 @@ def fault_from_text(text: str) -> Fault:
     ValueError
         No such fault or field, or a value that it cannot have.
     """
-    name, _, rest = text.partition(":")
-    given = {}
-    for pair in filter(None, rest.split(",")):
-        key, equals, value = pair.partition("=")
-        if not equals:
-            raise ValueError(f"fault {name}: {shown(pair)} is not of the form field=value")
-        given[key.strip()] = value.strip()
-    return fault_from_fields(name.strip(), given)
+    return described.from_text("fault", FAULTS, text)
 
 
 def fault_from_fields(name: str, given: Mapping[str, Any]) -> Fault:
@@ -404,21 +398,7 @@ def fault_from_fields(name: str, given: Mapping[str, Any]) -> Fault:
     ValueError
         As :func:`fault_from_text`.
     """
-    kind = FAULTS.get(name)
-    if kind is None:
-        raise ValueError(f"no fault is called {shown(name)}; there are {', '.join(FAULTS)}")
-    types = {each.name: type(each.default) for each in fields(kind) if each.default is not MISSING}
-    made = {}
-    for key, value in given.items():
-        if key not in types:
-            raise ValueError(
-                f"fault {name} has no field {shown(key)}; it has {', '.join(types) or 'none'}"
-            )
-        try:
-            made[key] = types[key](value)
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"fault {name}: {key} is {shown(value)}: {error}") from error
-    return kind(**made)
+    return described.from_fields("fault", FAULTS, name, given)
 
 
 def _check_seconds(fault: Fault, *names: str) -> None:

@@ -1,17 +1,16 @@
-"""A generated galaxy: areas, objects made from templates, and their attributes."""
+"""The galaxy of a gateway: its hierarchy to browse, its attributes' types, its deploys."""
 
 import asyncio
 import fnmatch
 import hashlib
-import random
 import re
 from collections.abc import Callable, Iterable, Iterator
-from typing import NamedTuple
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from mxfast.contract import galaxy_repository as pb
 from mxfast.simulator import status
+from mxfast.simulator.galaxy_model import Attribute, GalaxyObject
 from mxfast.simulator.values import timestamp
 
 DEFAULT_PAGE_SIZE = 500
@@ -20,128 +19,14 @@ DEFAULT_PAGE_SIZE = 500
 LARGEST_PAGE = 5000
 """Most objects of a page (contract notes, Galaxy repository)."""
 
-_OBJECTS_PER_AREA = 25
-
-# MxDataType and name, as MXAccess numbers them: the proto's numbers are two more.
-_BOOLEAN, _INTEGER, _FLOAT, _DOUBLE, _STRING = (
-    (1, "Boolean"),
-    (2, "Integer"),
-    (3, "Float"),
-    (4, "Double"),
-    (5, "String"),
-)
-
-# Category ids of AVEVA's objects; inferred.
-_USER_DEFINED, _AREA = 10, 13
-
-
-class _Attribute(NamedTuple):
-    name: str
-    type: tuple[int, str]
-    length: int = 0  # of an array
-    historized: bool = False
-    alarm: bool = False
-    security: int = 1  # Operate
-
-
-class _Template(NamedTuple):
-    name: str
-    chain: tuple[str, ...]
-    category: int
-    attributes: tuple[_Attribute, ...]
-
-
-_AREA_TEMPLATE = _Template(
-    "Area", ("$Area",), _AREA, (_Attribute("AlarmCntsBySeverity", _INTEGER, 4),)
-)
-_TEMPLATES = (
-    _Template(
-        "Tank",
-        ("$Tank", "$Vessel", "$UserDefined"),
-        _USER_DEFINED,
-        (
-            _Attribute("Level", _DOUBLE, historized=True),
-            _Attribute("Level.HiHi", _BOOLEAN, alarm=True),
-            _Attribute("Temperature", _FLOAT, historized=True),
-            _Attribute("Profile", _DOUBLE, 50),
-            _Attribute("Description", _STRING),
-        ),
-    ),
-    _Template(
-        "Pump",
-        ("$Pump", "$Machine", "$UserDefined"),
-        _USER_DEFINED,
-        (
-            _Attribute("Run", _BOOLEAN, security=2),  # secured write
-            _Attribute("Speed", _FLOAT, historized=True),
-            _Attribute("Fault", _BOOLEAN, alarm=True),
-            _Attribute("Starts", _INTEGER),
-        ),
-    ),
-    _Template(
-        "Valve",
-        ("$Valve", "$UserDefined"),
-        _USER_DEFINED,
-        (_Attribute("Open", _BOOLEAN), _Attribute("Position", _FLOAT)),
-    ),
-)
-
-
-class GalaxyObject(NamedTuple):
-    """One object, without its attributes: they are its template's."""
-
-    gobject_id: int
-    tag_name: str
-    contained_name: str
-    parent: int
-    template: _Template
-
-    @property
-    def browse_name(self) -> str:
-        """Its contained name, or its tag name where it is in no other object."""
-        return self.contained_name or self.tag_name
-
-    def message(self, *, with_attributes: bool) -> pb.GalaxyObject:
-        """Return it as a message."""
-        message = pb.GalaxyObject(
-            gobject_id=self.gobject_id,
-            tag_name=self.tag_name,
-            contained_name=self.contained_name,
-            browse_name=self.browse_name,
-            parent_gobject_id=self.parent,
-            is_area=self.template.category == _AREA,
-            category_id=self.template.category,
-            hosted_by_gobject_id=self.parent,
-            template_chain=self.template.chain,
-        )
-        for attribute in self.template.attributes if with_attributes else ():
-            number, type_name = attribute.type
-            message.attributes.add(
-                attribute_name=attribute.name,
-                full_tag_reference=f"{self.tag_name}.{attribute.name}",
-                mx_data_type=number,
-                data_type_name=type_name,
-                is_array=attribute.length > 0,
-                array_dimension=attribute.length,
-                array_dimension_present=attribute.length > 0,
-                security_classification=attribute.security,
-                is_historized=attribute.historized,
-                is_alarm=attribute.alarm,
-            )
-        return message
-
 
 class Galaxy:
-    """A galaxy of a given size, the same for the same seed.
-
-    Change it from the event loop that the gateway runs in.
+    """A galaxy. Change it from the event loop that the gateway runs in.
 
     Parameters
     ----------
-    objects : int
-        How many there are, areas included.
-    seed : int
-        Of the random numbers.
+    objects : iterable of GalaxyObject
+        What is in it, numbered from 1, parents before their children.
     now_ns : callable returning int
         The time, in nanoseconds since 1970 (UTC), of a deploy.
 
@@ -151,19 +36,25 @@ class Galaxy:
         Whether the gateway reaches the galaxy's database: what TestConnection answers.
     """
 
-    def __init__(self, objects: int, seed: int, now_ns: Callable[[], int]) -> None:
+    def __init__(self, objects: Iterable[GalaxyObject], now_ns: Callable[[], int]) -> None:
         self.connected = True
         self._now_ns = now_ns
-        self._objects = list(_generate(objects, random.Random(seed)))
+        self._objects = list(objects)
         self._children: dict[int, list[GalaxyObject]] = {}
         for each in self._objects:
             self._children.setdefault(each.parent, []).append(each)
         self._by_tag = {each.tag_name.lower(): each for each in self._objects}
-        self._by_path = {self._path(each).lower(): each for each in self._objects}
+        # Paths of those in another object; the others' are their tag names.
+        self._by_path = {
+            self._path(each).lower(): each for each in self._objects if each.contained_name
+        }
         self._deployed_ns = now_ns()
         self._sequence = 1
         self._changed = asyncio.Event()
         self._found: tuple[str, list[GalaxyObject]] = ("", [])
+
+    def __iter__(self) -> Iterator[GalaxyObject]:
+        return iter(self._objects)
 
     # Deploys
 
@@ -195,6 +86,22 @@ class Galaxy:
             object_count=len(self._objects),
             attribute_count=sum(len(each.template.attributes) for each in self._objects),
         )
+
+    # Attributes
+
+    def attribute(self, reference: str) -> Attribute | None:
+        """Return the attribute that a full reference names, or None.
+
+        The reference of an array may end in ``[]``. Case counts (a plant's does not).
+        """
+        tag_name, _, name = reference.partition(".")
+        holder = self._by_tag.get(tag_name.lower())
+        if holder is None or holder.tag_name != tag_name:
+            return None
+        attribute = holder.template.attributes.get(name.removesuffix("[]"))
+        if attribute is None or (name.endswith("[]") and not attribute.length):
+            return None
+        return attribute
 
     # Browsing
 
@@ -253,16 +160,20 @@ class Galaxy:
         elif given == f"{role}_tag_name":
             found = self._by_tag.get(wanted.lower())
         else:
-            found = self._by_path.get(wanted.lower())
+            found = self._by_path.get(wanted.lower()) or self._by_tag.get(wanted.lower())
+            if found is not None and self._path(found).lower() != wanted.lower():
+                found = None  # the tag name of one that has a path
         if found is None:
             raise status.object_not_found(str(wanted))
         return found
 
     def _path(self, each: GalaxyObject) -> str:
         """Return the contained path, such as ``Tank_0003.Inlet``; its form is inferred."""
-        if not each.contained_name:
-            return each.tag_name
-        return f"{self._path(self._objects[each.parent - 1])}.{each.contained_name}"
+        names = []
+        while each.contained_name:
+            names.append(each.contained_name)
+            each = self._objects[each.parent - 1]
+        return ".".join((each.tag_name, *reversed(names)))
 
     def _below(self, root: GalaxyObject | None, depth: int) -> Iterator[GalaxyObject]:
         level = [root] if root else self._children.get(0, [])
@@ -295,23 +206,6 @@ class Galaxy:
         return found[start:stop], next_token, len(found)
 
 
-def _generate(objects: int, chance: random.Random) -> Iterator[GalaxyObject]:
-    areas = max(1, objects // _OBJECTS_PER_AREA)
-    for number in range(1, min(areas, objects) + 1):
-        parent = 0 if number == 1 else chance.randint(max(1, number // 4), number - 1)
-        yield GalaxyObject(number, f"Area_{number:04}", "", parent, _AREA_TEMPLATE)
-    holder = 0  # the last tank: pumps and valves may be contained in it
-    for number in range(areas + 1, objects + 1):
-        template = chance.choice(_TEMPLATES)
-        tag_name = f"{template.name}_{number:05}"
-        if template.name != "Tank" and holder and chance.random() < 0.3:
-            yield GalaxyObject(number, tag_name, f"{template.name}{number}", holder, template)
-            continue
-        if template.name == "Tank":
-            holder = number
-        yield GalaxyObject(number, tag_name, "", chance.randint(1, areas), template)
-
-
 def _matches(
     each: GalaxyObject, request: pb.DiscoverHierarchyRequest | pb.BrowseChildrenRequest
 ) -> bool:
@@ -325,9 +219,9 @@ def _matches(
         each.tag_name.lower(), request.tag_name_glob.lower()
     ):
         return False
-    if request.alarm_bearing_only and not any(a.alarm for a in template.attributes):
+    if request.alarm_bearing_only and not template.has_alarm:
         return False
-    return not request.historized_only or any(a.historized for a in template.attributes)
+    return not request.historized_only or template.has_history
 
 
 def _with_attributes(

@@ -3,11 +3,15 @@
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
+from functools import cached_property
 from typing import Any, Literal, Self
 
+from mxfast.checks import shown
 from mxfast.simulator.access import DEFAULT_API_KEY, SCOPES, Access
+from mxfast.simulator.certificates import GeneratedIdentity, generate_identity
 from mxfast.simulator.clock import Clock
 from mxfast.simulator.faults import fault_from_text
+from mxfast.simulator.signals import Signal, signal_from_fields
 from mxfast.simulator.users import SECURITY_LEVELS, Security
 
 OverflowPolicy = Literal["FailFast", "DisconnectSubscriber"]
@@ -42,8 +46,10 @@ class GatewayOptions:
         The tags there are. None, the default, accepts any name of the form ``A.B``.
     max_sessions : int, default 64
         Sessions that may be open at once.
-    tls : tuple of bytes, or None
-        Private key and certificate chain, both PEM; None serves plaintext.
+    tls : tuple of bytes, "generate" or None
+        Private key and certificate chain, both PEM. ``"generate"`` makes them, for this
+        machine's names (it needs trustme, of the ``simulator`` extra); see :attr:`ca_pem`.
+        None, the default, serves plaintext.
     max_message_bytes : int, default 16 MiB
         Largest message taken or sent.
     event_queue_capacity : int, default 10,000
@@ -55,6 +61,10 @@ class GatewayOptions:
         Passwords of the galaxy's users by name. Their ids count from 1, and a user's GUID
         is ``uuid.uuid5(uuid.NAMESPACE_OID, name)``. None, the default, is a galaxy without
         security, which takes any name, password and id.
+    galaxy_file : str, optional
+        A file with the galaxy, JSON or CSV. Its attributes are the tags there are, besides
+        those in ``tags``. None, the default, generates one, whose attributes are tags
+        besides the others.
     galaxy_objects : int, default 100
         Objects of the generated galaxy, areas included.
     galaxy_seed : int, default 0
@@ -82,6 +92,10 @@ class GatewayOptions:
     fault_file : str, optional
         A file that says which faults there are while the gateway runs; see
         :class:`mxfast.simulator.fault_control.FaultFile`.
+    signals : mapping of str to Signal, optional
+        What the values of tags do by themselves (see :mod:`mxfast.simulator.signals`). A
+        key with ``*`` or ``?`` is a pattern for all tags that hold numbers, also those
+        made later; a tag's own key goes before a pattern, and a pattern before the next.
     clock : Clock, optional
         The time by which everything happens; a :class:`VirtualClock` goes on only when a
         test says so. A gateway in a child process takes none.
@@ -89,8 +103,10 @@ class GatewayOptions:
     Raises
     ------
     ValueError
-        For a number out of range, an unknown scope, fault, era or policy, or another kind
-        of security.
+        For a number out of range, an unknown scope, fault, era or policy, another kind of
+        security, or a tls that is none.
+    TypeError
+        For a signal that is none.
     """
 
     host: str = "127.0.0.1"
@@ -101,11 +117,12 @@ class GatewayOptions:
     update_interval: float = 0.1
     tags: Iterable[str] | None = None
     max_sessions: int = 64
-    tls: tuple[bytes, bytes] | None = None
+    tls: tuple[bytes, bytes] | Literal["generate"] | None = None
     max_message_bytes: int = 16 * 1024 * 1024
     event_queue_capacity: int = 10_000
     secured_tags: Mapping[str, Security] | None = None
     users: Mapping[str, str] | None = None
+    galaxy_file: str | None = None
     galaxy_objects: int = 100
     galaxy_seed: int = 0
     era: int = 3
@@ -118,6 +135,7 @@ class GatewayOptions:
     strict_writes: bool = False
     initial_faults: Iterable[str] = ()
     fault_file: str | None = None
+    signals: Mapping[str, Signal] = field(default_factory=dict)
     clock: Clock | None = None
 
     def __post_init__(self) -> None:
@@ -158,11 +176,30 @@ class GatewayOptions:
         object.__setattr__(self, "initial_faults", tuple(self.initial_faults))
         for text in self.initial_faults:
             fault_from_text(text)
+        _check_tls(self.tls)
+        _check_signals(self.signals)
         wrong = sorted(set((self.secured_tags or {}).values()) - set(SECURITY_LEVELS))
         if wrong:
             raise ValueError(
                 f"secured_tags: {wrong[0]!r} is none of {', '.join(map(repr, SECURITY_LEVELS))}"
             )
+
+    @cached_property
+    def _generated(self) -> GeneratedIdentity:
+        return generate_identity(self.host)
+
+    @property
+    def identity(self) -> tuple[bytes, bytes] | None:
+        """Private key and certificate chain, both PEM, given or generated; None for plaintext."""
+        return self._generated.identity if isinstance(self.tls, str) else self.tls
+
+    @property
+    def ca_pem(self) -> bytes | None:
+        """The certificate of the authority that signed the generated one, PEM; else None.
+
+        Written to a file it is a client's ``ca_file``.
+        """
+        return self._generated.ca_pem if isinstance(self.tls, str) else None
 
     @property
     def api_key(self) -> str | None:
@@ -182,8 +219,9 @@ class GatewayOptions:
         told: dict[str, Any] = {
             each.name: getattr(self, each.name) for each in fields(GatewayOptions)
         }
-        if self.tls is not None:
-            told["tls"] = [part.decode("ascii") for part in self.tls]
+        if self.identity is not None:
+            told["tls"] = [part.decode("ascii") for part in self.identity]
+        told["signals"] = {tag: signal.to_fields() for tag, signal in self.signals.items()}
         return json.dumps(told)
 
     @classmethod
@@ -193,4 +231,16 @@ class GatewayOptions:
         if told["tls"] is not None:
             private_key, chain = told["tls"]
             told["tls"] = (private_key.encode("ascii"), chain.encode("ascii"))
+        told["signals"] = {tag: signal_from_fields(given) for tag, given in told["signals"].items()}
         return cls(**told)
+
+
+def _check_tls(tls: object) -> None:
+    if isinstance(tls, str) and tls != "generate":
+        raise ValueError(f"tls is {shown(tls)}, neither a pair of bytes nor 'generate'")
+
+
+def _check_signals(signals: Mapping[str, object]) -> None:
+    for tag, signal in signals.items():
+        if not isinstance(signal, Signal):
+            raise TypeError(f"signals: {shown(signal)} for {shown(tag)} is no signal")

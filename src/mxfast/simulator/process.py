@@ -1,21 +1,11 @@
 """The simulated gateway in a child process."""
 
 import asyncio
-import contextlib
-import logging
-import select
-import subprocess
-import sys
-import tempfile
 from types import TracebackType
-from typing import IO, Self
+from typing import Self
 
+from mxfast.simulator.child import Child
 from mxfast.simulator.options import GatewayOptions
-
-_log = logging.getLogger("mxfast.simulator")
-
-_START_SECONDS = 60.0
-_STOP_SECONDS = 5.0
 
 
 class SimulatedGatewayProcess(GatewayOptions):
@@ -30,10 +20,9 @@ class SimulatedGatewayProcess(GatewayOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._line = self.to_json() + "\n"
+        self._line = self.to_json()
         self._endpoint: str | None = None
-        self._child: subprocess.Popen[str] | None = None
-        self._errors: IO[str] | None = None
+        self._child: Child | None = None
 
     @property
     def endpoint(self) -> str:
@@ -64,7 +53,7 @@ class SimulatedGatewayProcess(GatewayOptions):
     def __enter__(self) -> Self:
         child = self._start()
         try:
-            self._endpoint = self._read_endpoint(child)
+            self._endpoint = child.ask(self._line)
         except BaseException:
             self._stop()
             raise
@@ -81,7 +70,7 @@ class SimulatedGatewayProcess(GatewayOptions):
     async def __aenter__(self) -> Self:
         child = self._start()
         try:
-            self._endpoint = await asyncio.to_thread(self._read_endpoint, child)
+            self._endpoint = await asyncio.to_thread(child.ask, self._line)
         except BaseException:
             self._stop()
             raise
@@ -95,66 +84,13 @@ class SimulatedGatewayProcess(GatewayOptions):
     ) -> None:
         await asyncio.to_thread(self._stop)
 
-    def _start(self) -> subprocess.Popen[str]:
+    def _start(self) -> Child:
         if self._child is not None:
             raise RuntimeError("the simulated gateway is running already")
-        # A file, because nobody would read a pipe while the child runs.
-        self._errors = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115
-        self._child = subprocess.Popen(
-            [sys.executable, "-m", "mxfast.simulator", "--child"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._errors,
-            text=True,
-            process_group=0,  # a terminal sends Ctrl-C to the foreground group only
-        )
+        self._child = Child("mxfast.simulator", "--child")
         return self._child
-
-    def _read_endpoint(self, child: subprocess.Popen[str]) -> str:
-        """Hand the child its options and wait until it says where it listens."""
-        assert child.stdin is not None
-        assert child.stdout is not None
-        try:
-            # By stdin, where neither keys nor the private key are seen in a process list.
-            child.stdin.write(self._line)
-            child.stdin.flush()
-            if not select.select([child.stdout], [], [], _START_SECONDS)[0]:
-                raise TimeoutError(
-                    f"the simulated gateway did not start within {_START_SECONDS:.0f} s"
-                )
-            line = child.stdout.readline().strip()
-        except BrokenPipeError:
-            line = ""
-        if not line:
-            code = child.wait()
-            raise RuntimeError(
-                f"the simulated gateway could not start (exit code {code}):\n"
-                f"{self._take_errors() or 'it said nothing'}"
-            )
-        return line
 
     def _stop(self) -> None:
         child, self._child, self._endpoint = self._child, None, None
-        if child is None:
-            return
-        assert child.stdin is not None
-        assert child.stdout is not None
-        with contextlib.suppress(BrokenPipeError):  # it may have ended already
-            child.stdin.close()
-        try:
-            child.wait(_STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            child.kill()
-            child.wait()
-        child.stdout.close()
-        if errors := self._take_errors():
-            _log.warning("the simulated gateway wrote:\n%s", errors)
-
-    def _take_errors(self) -> str:
-        """Return what the child wrote to stderr, once."""
-        errors, self._errors = self._errors, None
-        if errors is None:
-            return ""
-        with errors:
-            errors.seek(0)
-            return errors.read().strip()
+        if child is not None:
+            child.stop()

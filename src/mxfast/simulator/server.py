@@ -7,6 +7,7 @@ from typing import Self
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
 
 from mxfast.simulator.access import Access
 from mxfast.simulator.alarms import Alarms
@@ -16,9 +17,12 @@ from mxfast.simulator.events import EventRules
 from mxfast.simulator.fault_control import FaultFile, Faults
 from mxfast.simulator.faults import Action, fault_from_text
 from mxfast.simulator.galaxy import Galaxy
+from mxfast.simulator.galaxy_file import read_galaxy
+from mxfast.simulator.galaxy_generator import generate
 from mxfast.simulator.galaxy_service import GalaxyService
 from mxfast.simulator.gateway_service import GatewayService
 from mxfast.simulator.options import GatewayOptions
+from mxfast.simulator.player import Player
 from mxfast.simulator.service import Service
 from mxfast.simulator.session import Plant, Session, SessionRules
 from mxfast.simulator.sessions import SWEEP_SECONDS, SessionTable
@@ -136,8 +140,8 @@ class SimulatedGateway(GatewayOptions):
         if self._running is not None:
             raise RuntimeError("the simulated gateway is running already")
         clock = self._clock
-        plant = self._plant()
-        galaxy = Galaxy(self.galaxy_objects, self.galaxy_seed, clock.time_ns)
+        galaxy = self._make_galaxy()
+        plant = self._plant(galaxy)
         rules = self._session_rules()
         sessions = SessionTable(
             lambda command_timeout: Session(plant, rules, command_timeout),
@@ -146,6 +150,7 @@ class SimulatedGateway(GatewayOptions):
             lease=self.lease,
             detach_grace=self.detach_grace if self.era > 1 else 0.0,
         )
+        player = Player(self.signals, plant.database, clock)
         server = await self._make_server(
             GatewayService(sessions, plant, self._access, self.command_timeout),
             GalaxyService(galaxy, self._access, self._faults, clock),
@@ -160,11 +165,12 @@ class SimulatedGateway(GatewayOptions):
             self._faults.add(fault)
         if fault_file is not None:
             fault_file.begin()
+        player.start()
         timers = [clock.every(SWEEP_SECONDS, sessions.sweep)]
         if self.update_interval > 0:
             timers.append(clock.every(self.update_interval, lambda: _scan(sessions)))
         self._running = _Running(
-            server, f"{self._address}:{port}", sessions, plant, galaxy, timers, fault_file
+            server, f"{self._address}:{port}", sessions, plant, galaxy, player, timers, fault_file
         )
         return self
 
@@ -177,6 +183,7 @@ class SimulatedGateway(GatewayOptions):
         running, self._running = self._running, None
         if running is None:
             return
+        running.player.stop()
         for timer in running.timers:
             timer.cancel()
         self._faults.detach()
@@ -185,10 +192,19 @@ class SimulatedGateway(GatewayOptions):
         await running.server.stop(None)
         running.sessions.close_all()
 
-    def _plant(self) -> Plant:
+    def _make_galaxy(self) -> Galaxy:
+        objects = (
+            generate(self.galaxy_objects, self.galaxy_seed)
+            if self.galaxy_file is None
+            else read_galaxy(self.galaxy_file)
+        )
+        return Galaxy(objects, self._clock.time_ns)
+
+    def _plant(self, galaxy: Galaxy) -> Plant:
         security = {tag: SECURITY_LEVELS[kind] for tag, kind in (self.secured_tags or {}).items()}
+        names = () if self.tags is None and self.galaxy_file is not None else self.tags
         return Plant(
-            database=TagDatabase(self.tags, security, self._clock.time_ns),
+            database=TagDatabase(names, galaxy.attribute, security, self._clock.time_ns),
             users=Users(self.users),
             alarms=Alarms(self.event_queue_capacity, self._clock.time_ns),
             faults=self._faults,
@@ -224,16 +240,19 @@ class SimulatedGateway(GatewayOptions):
         server.add_generic_rpc_handlers([service.handlers() for service in services])
         servicer = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
-        for name in ("", *(service.name for service in services)):
+        names = [service.name for service in services]
+        for name in ("", *names):
             await servicer.set(name, health_pb2.HealthCheckResponse.SERVING)
+        names += [health.SERVICE_NAME, reflection.SERVICE_NAME]
+        reflection.enable_server_reflection(names, server)
         return server
 
     def _listen(self, server: grpc.aio.Server) -> int:
         address = f"{self._address}:{self.port}"
         try:
-            if self.tls is None:
+            if self.identity is None:
                 return server.add_insecure_port(address)
-            return server.add_secure_port(address, grpc.ssl_server_credentials([self.tls]))
+            return server.add_secure_port(address, grpc.ssl_server_credentials([self.identity]))
         except RuntimeError as error:
             given = "" if self.tls is None else " with the given key and certificate"
             raise OSError(
@@ -250,6 +269,7 @@ class _Running:
     sessions: SessionTable
     plant: Plant
     galaxy: Galaxy
+    player: Player
     timers: list[Timer]
     fault_file: FaultFile | None
 

@@ -263,6 +263,8 @@ class Session:
         if not owned.all():
             for row in np.flatnonzero(~owned).tolist():
                 failures[row] = status.invalid_item_handle(server, int(items[row]))
+        values, misfits = self._database.fit(self._items.tag.take(items, mode="clip"), values)
+        failures = misfits | failures  # rights come first
         users = request.user_id
         failed: dict[int, bytes] | None = None
         if failures:
@@ -343,6 +345,9 @@ class Session:
         if failure is not None:
             raise failure
         values = Values.from_message(value, source_ns, sparse=self.rules.era >= 3)
+        values, misfits = self._database.fit(self._items.tag[[item]], values)
+        if misfits:
+            raise misfits[0]
         users = np.array([user if by is None else by[0]], np.int32)
         self._store(server_handle, np.array([item], np.intp), values, users, secured=by is not None)
 

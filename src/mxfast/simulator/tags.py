@@ -1,5 +1,6 @@
 """The tag database: one value a tag, shared by all sessions, in numpy columns."""
 
+import fnmatch
 import re
 from collections.abc import Callable, Iterable, Mapping
 
@@ -8,6 +9,8 @@ from numpy.typing import NDArray
 
 from mxfast.codec import ValueKind
 from mxfast.simulator import status
+from mxfast.simulator.galaxy_model import Attribute
+from mxfast.simulator.typed import ANY, declared_kind, first_value, fit, security_level
 from mxfast.simulator.values import Values, kept_as_bytes
 
 _FIRST_CAPACITY = 1024
@@ -22,40 +25,67 @@ WriteListener = Callable[[NDArray[np.intp], Values], None]
 class TagDatabase:
     """The current value of every tag.
 
-    A tag begins as the double 0.0 with good quality.
+    A tag begins with good quality, and as the double 0.0 or, where it is an attribute of
+    the galaxy, as the 0, false, empty text, 1970 or array of those that its type has.
 
     Parameters
     ----------
     names : iterable of str, or None
         The tags there are; None accepts any name of the form ``A.B`` and makes its tag
         when it is first asked for.
+    attribute : callable of str to Attribute or None
+        The galaxy's attribute of a name; its tag is made when it is first asked for.
     security : mapping of str to int
         Level of each tag that is secured, above 0.
     now_ns : callable returning int
         The time, in nanoseconds since 1970 (UTC), that a new tag's value has.
+
+    Attributes
+    ----------
+    declared : uint8 array
+        The kind of value that each tag takes; 0 where it takes any.
+    security : uint8 array
+        Level of each tag: 0, or what a secured one asks for.
+    has_secured : bool
+        Whether any tag asks for something.
+    version : int64 array
+        The database's :attr:`clock` at the last write of each tag.
+    clock : int
+        Counts the writes.
+    listeners : list of callable
+        Called with each write.
+    on_new : callable or None
+        Called with the number of each new tag.
     """
 
     def __init__(
-        self, names: Iterable[str] | None, security: Mapping[str, int], now_ns: Callable[[], int]
+        self,
+        names: Iterable[str] | None,
+        attribute: Callable[[str], Attribute | None],
+        security: Mapping[str, int],
+        now_ns: Callable[[], int],
     ) -> None:
+        self._attribute = attribute
         self._now_ns = now_ns
         self._security_of = security
-        self.has_secured = bool(security)
+        self.has_secured = False
         self._index: dict[str, int] = {}
         self._names: list[str] = []
         self._kind = np.empty(_FIRST_CAPACITY, np.uint8)
         self._payload = np.empty(_FIRST_CAPACITY, np.int64)
         self._quality = np.empty(_FIRST_CAPACITY, np.int32)
         self._source_timestamp = np.empty(_FIRST_CAPACITY, np.int64)
+        self.declared = np.zeros(_FIRST_CAPACITY, np.uint8)
         self.security = np.empty(_FIRST_CAPACITY, np.uint8)
         # The bytes of strings, arrays and raw values. An entry stays when a number
         # replaces it: the kind says whether it counts.
         self._encoded: dict[int, bytes] = {}
-        # Grows by one a write; `version` holds the last one that touched a tag.
         self.clock = 0
         self.version = np.empty(_FIRST_CAPACITY, np.int64)
         self.listeners: list[WriteListener] = []
+        self.on_new: Callable[[int], None] | None = None
         self._open = names is None
+        self._typed = False  # no tag declares a kind
         for name in names or ():
             if name not in self._index:
                 self._make(name)
@@ -74,7 +104,7 @@ class TagDatabase:
         tag = self._index.get(name)
         if tag is not None:
             return tag
-        if self._open and _NAME.fullmatch(name):
+        if self._attribute(name) is not None or (self._open and _NAME.fullmatch(name)):
             return self._make(name)
         raise status.unresolved_reference(name)
 
@@ -83,11 +113,41 @@ class TagDatabase:
 
         That is the tag ``name[]``, where no tag has the name itself.
         """
-        return None if name in self._index else self._index.get(f"{name}[]")
+        if name in self._index:
+            return None
+        array = f"{name}[]"
+        if array not in self._index and self._attribute(array) is not None:
+            return self._make(array)
+        return self._index.get(array)
 
     def name(self, tag: int) -> str:
         """Return a tag's name."""
         return self._names[tag]
+
+    def fit(
+        self, tags: NDArray[np.intp], values: Values
+    ) -> tuple[Values, dict[int, status.MxAccessFailure]]:
+        """Return values as the types of their tags, and why rows that cannot be cannot."""
+        if not self._typed:
+            return values, {}
+
+        def attribute(row: int) -> Attribute:
+            found = self._attribute(self._names[tags[row]])
+            assert found is not None  # else no kind would be declared
+            return found
+
+        return fit(self.declared[tags], values, attribute)
+
+    def is_kept(
+        self, tags: NDArray[np.intp], kind: NDArray[np.uint8], payload: NDArray[np.int64]
+    ) -> NDArray[np.bool_]:
+        """Return which tags hold just these numbers with good quality."""
+        same: NDArray[np.bool_] = (
+            (self._kind[tags] == kind)
+            & (self._payload[tags] == payload)
+            & (self._quality[tags] == status.QUALITY_GOOD)
+        )
+        return same
 
     def store(self, tags: NDArray[np.intp], values: Values) -> None:
         """Set the values of tags; of several rows for one tag the last one stays."""
@@ -122,12 +182,22 @@ class TagDatabase:
             self._grow()
         self._names.append(name)
         self._index[name] = tag
-        self._kind[tag] = ValueKind.DOUBLE
+        attribute = self._attribute(name)
+        self._kind[tag], self.declared[tag] = ValueKind.DOUBLE, ANY
+        if attribute is not None:
+            self._typed = True
+            self._kind[tag] = self.declared[tag] = declared_kind(attribute)
+            if (encoded := first_value(attribute)) is not None:
+                self._encoded[tag] = encoded
         self._payload[tag] = 0
         self._quality[tag] = status.QUALITY_GOOD
         self._source_timestamp[tag] = self._now_ns()
-        self.security[tag] = self._security_of.get(name, 0)
+        level = 0 if attribute is None else security_level(attribute)
+        self.security[tag] = self._security_of.get(name, level)
+        self.has_secured = self.has_secured or bool(self.security[tag])
         self.version[tag] = 0
+        if self.on_new is not None:
+            self.on_new(tag)
         return tag
 
     def _grow(self) -> None:
@@ -136,6 +206,7 @@ class TagDatabase:
         self._payload = np.resize(self._payload, capacity)
         self._quality = np.resize(self._quality, capacity)
         self._source_timestamp = np.resize(self._source_timestamp, capacity)
+        self.declared = np.resize(self.declared, capacity)
         self.security = np.resize(self.security, capacity)
         self.version = np.resize(self.version, capacity)
 
@@ -146,3 +217,11 @@ def _run(tags: NDArray[np.intp]) -> NDArray[np.intp] | slice:
     if last < 0 or tags[last] - tags[0] != last or not (tags[1:] - tags[:-1] == 1).all():
         return tags
     return slice(int(tags[0]), int(tags[0]) + last + 1)
+
+
+def matches(pattern: str, name: str) -> bool:
+    """Tell whether a tag's name is the pattern, or fits its ``*`` and ``?``.
+
+    Case counts, and ``[]`` is part of a name.
+    """
+    return pattern == name or fnmatch.fnmatchcase(name, pattern.replace("[", "[[]"))

@@ -138,7 +138,7 @@ class Values:
         """
         if value.HasField("sparse_array_value"):
             value = _expanded(value, sparse)
-        kind, payload, encoded = _from_message(value)
+        kind, payload, encoded = from_message(value)
         return cls(
             np.array([kind], np.uint8),
             np.array([payload], np.int64),
@@ -155,14 +155,16 @@ def kept_as_bytes(kind: NDArray[np.uint8]) -> NDArray[np.bool_]:
 
 
 # The element of each type that nothing is said about (contract notes, Writes).
-_DEFAULTS: dict[int, pb.MxValue] = {
-    pb.MX_DATA_TYPE_BOOLEAN: pb.MxValue(variant_type="VT_BOOL", bool_value=False),
-    pb.MX_DATA_TYPE_INTEGER: pb.MxValue(variant_type="VT_I4", int32_value=0),
-    pb.MX_DATA_TYPE_FLOAT: pb.MxValue(variant_type="VT_R4", float_value=0.0),
-    pb.MX_DATA_TYPE_DOUBLE: pb.MxValue(variant_type="VT_R8", double_value=0.0),
-    pb.MX_DATA_TYPE_STRING: pb.MxValue(variant_type="VT_BSTR", string_value=""),
-    pb.MX_DATA_TYPE_TIME: pb.MxValue(variant_type="VT_DATE", timestamp_value=Timestamp()),
-}
+_DEFAULTS = (
+    pb.MxValue(data_type=pb.MX_DATA_TYPE_BOOLEAN, variant_type="VT_BOOL", bool_value=False),
+    pb.MxValue(data_type=pb.MX_DATA_TYPE_INTEGER, variant_type="VT_I4", int32_value=0),
+    pb.MxValue(data_type=pb.MX_DATA_TYPE_FLOAT, variant_type="VT_R4", float_value=0.0),
+    pb.MxValue(data_type=pb.MX_DATA_TYPE_DOUBLE, variant_type="VT_R8", double_value=0.0),
+    pb.MxValue(data_type=pb.MX_DATA_TYPE_STRING, variant_type="VT_BSTR", string_value=""),
+    pb.MxValue(data_type=pb.MX_DATA_TYPE_TIME, variant_type="VT_DATE", timestamp_value=Timestamp()),
+)
+DEFAULTS: dict[int, pb.MxValue] = {each.data_type: each for each in _DEFAULTS}
+"""The scalar that each data type begins with."""
 
 # Inferred: the notes know of no limit, and a request of ten bytes must not cost gigabytes.
 _LONGEST_SPARSE_ARRAY = 1_000_000
@@ -183,7 +185,7 @@ def expand(sparse: pb.MxSparseArray) -> pb.MxValue:
         No length, a type that has no default, an index out of range or given twice, an
         element of another type. These rules are inferred.
     """
-    default = _DEFAULTS.get(sparse.element_data_type)
+    default = DEFAULTS.get(sparse.element_data_type)
     if default is None:
         raise status.unusable_value(f"no array of data type {sparse.element_data_type} is known")
     length = sparse.total_length
@@ -199,13 +201,14 @@ def expand(sparse: pb.MxSparseArray) -> pb.MxValue:
             raise status.unusable_value(f"index {index} of a sparse array of {length} elements")
         if value.WhichOneof("kind") not in arms:
             raise status.unusable_value(f"element {index} is of another type than its array")
-    elements = [_payload(given.get(index, default)) for index in range(length)]
+    elements = [payload_of(given.get(index, default)) for index in range(length)]
     if any(value.HasField("int64_value") for value in given.values()):
         return array_value("int64_value", sparse.element_data_type, "VT_I8", elements)
     return array_value(arm, sparse.element_data_type, default.variant_type, elements)
 
 
-def _payload(value: pb.MxValue) -> Any:
+def payload_of(value: pb.MxValue) -> Any:
+    """Return what the arm holds that a scalar has."""
     return getattr(value, str(value.WhichOneof("kind")))
 
 
@@ -224,7 +227,8 @@ def array_value(arm: str, data_type: int, variant: str, elements: list[Any]) -> 
     )
 
 
-def _from_message(value: pb.MxValue) -> tuple[ValueKind, int, bytes | None]:
+def from_message(value: pb.MxValue) -> tuple[ValueKind, int, bytes | None]:
+    """Return a value's kind, its payload, and its bytes where they are kept instead."""
     arm = value.WhichOneof("kind")
     if arm is None:
         return ValueKind.NONE, 0, None
