@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import os
+import socket
 from collections.abc import AsyncIterator, Awaitable
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ from google.protobuf.message import DecodeError
 
 from mxfast.contract import mxaccess_gateway as pb
 from mxfast.simulator import DEFAULT_API_KEY, SimulatedGateway, VirtualClock, faults
+from mxfast.simulator.connections import drop_connections
 from mxfast.simulator.faults import FAULTS, Fault, fault_from_fields, fault_from_text
 from tests.simulator_client import Peer, Remote, Stream, double, resume, sequences, take
 
@@ -262,6 +265,21 @@ async def test_connections_drop_and_the_gateway_listens_on(
     async with Peer(gateway.endpoint) as again:
         there = Remote(again, remote.session_id)
         await there.invoke("ping")
+
+
+def test_dropping_connections_leaves_no_file_open_and_others_alone():
+    with socket.create_server(("127.0.0.1", 0)) as ours, socket.create_server(("", 0)) as other:
+        calls = [socket.create_connection(each.getsockname()) for each in (ours, other)]
+        answers = [each.accept()[0] for each in (ours, other)]
+        before = set(os.listdir("/dev/fd"))
+        drop_connections(ours.getsockname()[1])
+        assert set(os.listdir("/dev/fd")) <= before
+        assert calls[0].recv(1) == b""
+        answers[1].send(b"x")
+        assert calls[1].recv(1) == b"x"
+        socket.create_connection(ours.getsockname()).close()  # it listens on
+        for each in calls + answers:
+            each.close()
 
 
 async def test_a_stream_is_cut_and_its_session_goes_on(gateway: SimulatedGateway, remote: Remote):
