@@ -153,7 +153,9 @@ async def test_without_a_stream(
                 assert [batch async for batch in stream] == []
         else:
             del stream
-            await asyncio.sleep(0.01)
+        async with asyncio.timeout(10):
+            while not scripted_session._writer.completions.has_ended:  # type: ignore[union-attr]  # noqa: ASYNC110
+                await asyncio.sleep(0.002)  # the reader task ends a little later
     with pytest.raises(RuntimeError, match=r"open event stream .* call event_batches\(\)"):
         await scripted_session.write_array(1, [1], [1.0], confirm=1)
     assert "Invoke" not in scripted.calls

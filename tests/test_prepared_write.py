@@ -245,6 +245,30 @@ async def test_closed_session(scripted_session: Session) -> None:
         scripted_session.prepare_write(1, [1])
 
 
+async def test_tags_in_place_of_handles(session: Session) -> None:
+    server = await session.register("x")
+    items = await session.subscribe(server, ["A.B", "A.C"])
+    for handles in (items, ["A.C", "A.B"]):
+        result = await session.prepare_write(server, handles).write([1.0, 2.0])
+        assert result.ok
+    read = await session.read_bulk(server, ["A.B", "A.C"])
+    assert [from_mx_value(r.value) for r in read] == [2.0, 1.0]
+    with pytest.raises(ValueError, match="no item"):
+        session.prepare_write(server, ["A.X"])
+
+
+async def test_a_session_that_was_rebuilt(session: Session) -> None:
+    server = await session.register("x")
+    item = await session.add_item(server, "A.B")
+    prepared, writer = session.prepare_write(server, [item]), session.bulk_writer(server)
+    await session.rebuild()
+    with pytest.raises(MxGatewaySessionError, match=r"rebuilt .* prepared write anew"):
+        await prepared.write([1.0])
+    with pytest.raises(MxGatewaySessionError, match=r"rebuilt .* bulk writer anew"):
+        writer.put([item], [1.0])
+    await writer.close()
+
+
 async def test_the_handles_are_not_the_callers(scripted_session: Session, writes: Writes) -> None:
     handles = np.array([1, 2], np.int32)
     prepared = scripted_session.prepare_write(1, handles, np.int32)

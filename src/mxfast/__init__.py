@@ -14,6 +14,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from mxfast.batch import EventBatch
+from mxfast.bulk_writer import BulkWriter, BulkWriterCounts
 from mxfast.channel import create_channel
 from mxfast.client import GatewayClient
 from mxfast.codec import DecodeError, EncodeError, ValueKind
@@ -45,6 +46,8 @@ from mxfast.write import PreparedWrite
 
 __all__ = [
     "MAX_BULK_ITEMS",
+    "BulkWriter",
+    "BulkWriterCounts",
     "ClientOptions",
     "DecodeError",
     "EncodeError",

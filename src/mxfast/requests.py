@@ -12,7 +12,17 @@ from mxfast.codec import EncodeError, PreparedWriteBulk, encode_write_bulk, firs
 from mxfast.interop import as_array
 from mxfast.options import ClientOptions
 
-__all__ = ["ArrayRequests", "PreparedRequests", "Request", "Target", "as_column", "as_handles"]
+__all__ = [
+    "ArrayRequests",
+    "PreparedRequests",
+    "Request",
+    "Target",
+    "as_column",
+    "as_handles",
+    "as_plain_dtype",
+    "check_finite",
+    "in_dtype",
+]
 
 T = TypeVar("T")
 
@@ -102,9 +112,7 @@ class ArrayRequests(Iterator[Request]):
     def _check_all(self) -> None:
         kind, size = self._values.dtype.kind, self._values.dtype.itemsize
         if self._timestamps is None and kind == "f":
-            bad = first_non_finite(self._values)
-            if bad >= 0:
-                self._encode(bad, bad + 1)  # raises, in the codec's words
+            check_finite(self._handles, self._values)
         elif self._timestamps is not None or not (kind in "bi" or (kind == "u" and size < 8)):
             # Any element may be refused, or be too large: encode all once, keeping nothing.
             for _ in self._encoded():
@@ -130,6 +138,7 @@ class PreparedRequests:
     """
 
     def __init__(self, target: Target, handles: NDArray[np.int32], dtype: DTypeLike) -> None:
+        self._handles = handles
         # The gateway files pending commands by correlation id: each request needs its own, and
         # here all of one length.
         prefix, counter = target.next_correlation_id(), itertools.count()
@@ -167,11 +176,8 @@ class PreparedRequests:
         EncodeError
             A value is not finite.
         """
-        if len(self._parts) > 1 and values.dtype.kind == "f":
-            bad = first_non_finite(values)
-            for part in self._parts:
-                if part.start <= bad < part.stop:
-                    self._request(part, values)  # raises, in the codec's words
+        if len(self._parts) > 1:  # one finds it by itself, and nothing is sent before
+            check_finite(self._handles, values)
         return (self._request(part, values) for part in self._parts)
 
     def _request(self, part: _Part, values: NDArray[Any]) -> Request:
@@ -236,6 +242,54 @@ def _counted_from(start: int, error: EncodeError) -> EncodeError:
     return EncodeError(message, index, error.value)
 
 
+def check_finite(handles: NDArray[np.int32], values: NDArray[Any]) -> None:
+    """Raise where a value is NaN or infinite.
+
+    Raises
+    ------
+    EncodeError
+        In the codec's words.
+    """
+    bad = first_non_finite(values)
+    if bad >= 0:
+        try:
+            encode_write_bulk("", 0, handles[bad : bad + 1], values[bad : bad + 1])
+        except EncodeError as error:
+            raise _counted_from(bad, error) from None
+
+
+def as_plain_dtype(dtype: DTypeLike) -> np.dtype[Any]:
+    """Return the dtype of values that are written again and again.
+
+    Raises
+    ------
+    TypeError
+        Not one of float64, float32, int32, int64 and bool.
+    """
+    plain = np.dtype(dtype)
+    if plain not in _PLAIN:
+        raise TypeError(f"dtype must be float64, float32, int32, int64 or bool, not {plain}")
+    return plain
+
+
+_PLAIN = frozenset(map(np.dtype, ("float64", "float32", "int32", "int64", "bool")))
+
+
+def in_dtype(column: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Return values in a dtype, where that loses nothing.
+
+    Raises
+    ------
+    TypeError
+        It would, or the array is masked.
+    """
+    if isinstance(column, np.ma.MaskedArray):
+        raise TypeError("values is a masked array: fill what is masked first")
+    if not np.can_cast(column.dtype, dtype, "safe"):
+        raise TypeError(f"values of dtype {column.dtype} do not fit in {dtype}")
+    return column.astype(dtype, copy=False)
+
+
 def as_handles(item_handles: ArrayLike) -> NDArray[np.int32]:
     """Return a copy of the handles, which the result keeps.
 
@@ -259,10 +313,11 @@ def as_handles(item_handles: ArrayLike) -> NDArray[np.int32]:
                     f"item_handles[{index}] is {shown(element)}: an item handle is an integer"
                 )
         raise TypeError(f"item_handles must be integers, not dtype {array.dtype}")
-    outside = (array < -(2**31)) | (array >= 2**31)
-    if outside.any():
-        index = int(outside.argmax())
-        raise ValueError(f"item_handles[{index}] is {array[index]}: an item handle has 32 bits")
+    if not np.can_cast(array.dtype, np.int32):
+        outside = (array < -(2**31)) | (array >= 2**31)
+        if outside.any():
+            index = int(outside.argmax())
+            raise ValueError(f"item_handles[{index}] is {array[index]}: an item handle has 32 bits")
     return array.astype(np.int32)
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
 from mxfast import commands
+from mxfast.bulk_writer import BulkWriter
 from mxfast.checks import in_range, integer, text
 from mxfast.commands import CommandSender
 from mxfast.contract import GATEWAY_METHODS
@@ -214,6 +215,7 @@ class Session(MxAccessCommands):
             As usual, with the same ``result``; under `asyncio.timeout` it is the
             ``__context__`` of the TimeoutError.
         """
+        self._commands.require_open("write_array")
         server = integer(server_handle, "server_handle")
         return await self._writer.write(
             server,
@@ -227,7 +229,10 @@ class Session(MxAccessCommands):
         )
 
     def prepare_write(
-        self, server_handle: int, item_handles: ArrayLike, dtype: DTypeLike = np.float64
+        self,
+        server_handle: int,
+        item_handles: ArrayLike | Items,
+        dtype: DTypeLike = np.float64,
     ) -> PreparedWrite:
         """Prepare to write the same items again and again: cheaper, with the same outcomes.
 
@@ -235,8 +240,8 @@ class Session(MxAccessCommands):
         ----------
         server_handle : int
             From `register`.
-        item_handles : array of int, shape (n,)
-            An item may appear more than once.
+        item_handles : array of int, `Items`, or sequence of str; shape (n,)
+            As for `write_array`.
         dtype : dtype, default float64
             float64, float32, int32, int64 or bool.
 
@@ -252,7 +257,32 @@ class Session(MxAccessCommands):
         """
         self._commands.require_open("prepare_write")
         server = integer(server_handle, "server_handle")
-        return PreparedWrite(self._writer, server, item_handles, dtype)
+        handles = resolved(item_handles, server, self._handles_by_tag)
+        return PreparedWrite(self._writer, server, handles, dtype)
+
+    def bulk_writer(self, server_handle: int, dtype: DTypeLike = np.float64) -> BulkWriter:
+        """Start a writer for a producer that never waits.
+
+        Parameters
+        ----------
+        server_handle : int
+            From `register`.
+        dtype : dtype, default float64
+            Of the values: float64, float32, int32, int64 or bool.
+
+        Returns
+        -------
+        BulkWriter
+            An async context manager; ``writer.put(item_handles, values)`` writes. Close it
+            before the session.
+
+        Raises
+        ------
+        TypeError
+            Another dtype.
+        """
+        self._commands.require_open("bulk_writer")
+        return BulkWriter(self._writer, integer(server_handle, "server_handle"), dtype)
 
     def event_batches(
         self,
@@ -349,7 +379,9 @@ class Session(MxAccessCommands):
         again; the old session is closed, if it can be. This object then stands for the new
         session: its `session_id` is another one, and so are all handles. A server handle of
         before is never one of the new session: an old pair of handles is refused, and no
-        write goes to another item than was meant. Nothing that was written is written again.
+        write goes to another item than was meant. `Items` have their new handles by
+        themselves; prepared writes and bulk writers of before are refused, make new ones.
+        Nothing that was written is written again.
 
         Returns
         -------

@@ -1,9 +1,10 @@
 """Arrays of values to the gateway: sent with a small window, and every outcome kept."""
 
 import asyncio
+import contextlib
 import math
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,6 +19,7 @@ from mxfast.contract import mxaccess_gateway as pb
 from mxfast.errors import (
     MalformedReplyError,
     MxGatewayError,
+    MxGatewaySessionError,
     check_mxaccess,
     check_protocol,
     parse,
@@ -31,6 +33,8 @@ from mxfast.requests import (
     Target,
     as_column,
     as_handles,
+    as_plain_dtype,
+    in_dtype,
 )
 from mxfast.threads import run_by_size
 
@@ -101,6 +105,22 @@ class ArrayWriter:
             operation=operation,
         )
 
+    def require_session(self, session_id: str, operation: str) -> None:
+        """Raise where handles of a session no longer hold.
+
+        Raises
+        ------
+        MxGatewaySessionError
+            It is closed, or was rebuilt since.
+        """
+        self.commands.require_open(operation)
+        if self.commands.session_id != session_id:
+            raise MxGatewaySessionError(
+                f"session {session_id} was rebuilt and its handles are others: start "
+                f"this {operation} anew with the new ones",
+                operation=operation,
+            )
+
     def target(
         self, server_handle: int, user_id: int = 0, secured_by: tuple[int, int] | None = None
     ) -> Target:
@@ -130,6 +150,7 @@ class ArrayWriter:
         completions = self.completions
         if completions is not None and completions.has_ended:
             completions = None
+        seconds = None if confirm is None else _seconds(confirm)
         run = _Run(
             self.commands,
             completions,
@@ -137,17 +158,17 @@ class ArrayWriter:
             handles=handles,
             requests=requests,
             operation=operation,
+            seconds=seconds,
         )
-        if confirm is None:
+        if seconds is None:
             return await run.send(on_progress)
-        seconds = _seconds(confirm)
         if completions is None:
             raise RuntimeError(
                 "confirm needs an open event stream of this session: call event_batches() "
                 "first, and keep what it returns"
             )
         with completions.confirming():
-            return await run.send(on_progress, seconds)
+            return await run.send(on_progress)
 
 
 class PreparedWrite:
@@ -168,12 +189,7 @@ class PreparedWrite:
     def __init__(
         self, writer: ArrayWriter, server_handle: int, item_handles: ArrayLike, dtype: DTypeLike
     ) -> None:
-        self.dtype = np.dtype(dtype)
-        if self.dtype not in _PREPARED:
-            raise TypeError(
-                f"float64, float32, int32, int64 and bool can be prepared, dtype {self.dtype} "
-                "cannot"
-            )
+        self.dtype = as_plain_dtype(dtype)
         self.item_handle = as_handles(item_handles)
         self.item_handle.flags.writeable = False
         self._writer = writer
@@ -215,12 +231,8 @@ class PreparedWrite:
         MxGatewayError, RuntimeError, asyncio.CancelledError
             As `Session.write_array`.
         """
-        self._writer.commands.require_open(_PREPARED_WRITE)
+        self._writer.require_session(self._target.session_id, _PREPARED_WRITE)
         column = as_column(values, "values", len(self))
-        if isinstance(column, np.ma.MaskedArray):
-            raise TypeError("values is a masked array: fill what is masked first")
-        if column.dtype != self.dtype and not np.can_cast(column.dtype, self.dtype, "safe"):
-            raise TypeError(f"values of dtype {column.dtype} do not fit in {self.dtype}")
         requests = await run_by_size(len(self), self._requests, column)
         return await self._writer.send(
             self._server_handle,
@@ -232,7 +244,7 @@ class PreparedWrite:
         )
 
     def _requests(self, column: NDArray[Any]) -> Iterator[Request]:
-        column = column.astype(self.dtype, copy=False)
+        column = in_dtype(column, self.dtype)
         if self._prepared is not None:
             return self._prepared.of(column)
         return ArrayRequests(self._target, self.item_handle, column)
@@ -244,7 +256,6 @@ class PreparedWrite:
         return f"<PreparedWrite of {len(self)} {self.dtype} values>"
 
 
-_PREPARED = frozenset(map(np.dtype, ("float64", "float32", "int32", "int64", "bool")))
 _PREPARED_WRITE = "prepared write"
 
 
@@ -266,7 +277,9 @@ class _Run:
         handles: NDArray[np.int32],
         requests: Iterator[Request],
         operation: str,
+        seconds: float | None,
     ) -> None:
+        self._seconds = seconds
         self._commands = commands
         self._transport = commands.transport
         self._completions = completions
@@ -283,32 +296,25 @@ class _Run:
         )
         self._accepted: list[tuple[NDArray[np.intp], Writes]] = []
 
-    async def send(
-        self, on_progress: Progress | None = None, confirm: float | None = None
-    ) -> WriteResult:
+    async def send(self, on_progress: Progress | None) -> WriteResult:
         """Send what there is to send, and wait for completes where that is asked for."""
         if self._completions is not None:
             self._completions.begin()
         waiting: deque[_InFlight] = deque()
         try:
+            await self._commands.attached()
             request = await self._encoded_next(0)
-            while request is not None or waiting:
-                # Calls in flight may overtake each other: two of them never share an item.
-                while request is not None and not (
-                    waiting and (len(waiting) == _IN_FLIGHT or request.shares_item)
-                ):
-                    waiting.append(self._send(request))
-                    # Encoded while the gateway works on those before it.
-                    request = await self._encoded_next(request.stop)
-                start, stop, answer = waiting[0]
-                data = await answer
-                reply = await run_by_size(stop - start, self._decode, start, stop, data)
-                waiting.popleft()
-                self._enter(start, stop, reply, confirm is not None)
+            if request is not None and request.stop == len(self._handles):
+                # No task of its own: most writes are one request, and a task costs as much
+                # as encoding it.
+                data = await self._call(request)
+                await self._take(request.start, request.stop, data)
                 if on_progress is not None:
-                    on_progress(stop, len(self._handles))
-            if confirm is not None and self._completions is not None:
-                await self._confirm(self._completions, confirm)
+                    on_progress(request.stop, request.stop)
+            else:
+                await self._send_in_turn(request, waiting, on_progress)
+            if self._completions is not None and self._seconds is not None:
+                await self._confirm(self._completions, self._seconds)
         except BaseException as error:
             final = await self._give_up(error, waiting)
             if final is error:
@@ -316,25 +322,47 @@ class _Run:
             raise final from None
         return self._result
 
+    async def _send_in_turn(
+        self, request: Request | None, waiting: deque[_InFlight], on_progress: Progress | None
+    ) -> None:
+        while request is not None or waiting:
+            # Calls in flight may overtake each other: two of them never share an item.
+            while request is not None and not (
+                waiting and (len(waiting) == _IN_FLIGHT or request.shares_item)
+            ):
+                answer = asyncio.ensure_future(self._call(request))
+                waiting.append(_InFlight(request.start, request.stop, answer))
+                # Encoded while the gateway works on those before it.
+                request = await self._encoded_next(request.stop)
+            start, stop, answer = waiting[0]
+            await self._take(start, stop, await answer)
+            waiting.popleft()
+            if on_progress is not None:
+                on_progress(stop, len(self._handles))
+
     async def _encoded_next(self, start: int) -> Request | None:
         """Encode the next request, of about as many rows as the limits permit."""
         rows = min(self._commands.options.max_bulk_items, len(self._handles) - start)
         return await run_by_size(rows, next, self._requests, None)
 
-    def _send(self, request: Request) -> _InFlight:
+    def _call(self, request: Request) -> Coroutine[Any, Any, bytes]:
+        """Note that a request is being sent, and return its call."""
+        rows = slice(request.start, request.stop)
         self._result.requests += 1
         self._result.request_bytes += len(request.data)
+        self._result.outcome[rows] = Outcome.UNKNOWN  # until a reply is understood
         if self._completions is not None:
-            self._completions.sent(self._server, self._handles[request.start : request.stop])
-        answer = asyncio.ensure_future(
-            self._transport.unary(
-                _INVOKE,
-                request.data,
-                timeout=self._commands.options.call_timeout,
-                operation=self._operation,
-            )
+            self._completions.sent(self._server, self._handles[rows])
+        return self._transport.unary(
+            _INVOKE,
+            request.data,
+            timeout=self._commands.options.call_timeout,
+            operation=self._operation,
         )
-        return _InFlight(request.start, request.stop, answer)
+
+    async def _take(self, start: int, stop: int, data: bytes) -> None:
+        """Enter the reply to the request of these rows."""
+        self._enter(start, stop, await run_by_size(stop - start, self._decode, start, stop, data))
 
     def _decode(self, start: int, stop: int, data: bytes) -> WriteReply:
         """Return the reply to the request of these rows; it must fit them."""
@@ -370,14 +398,14 @@ class _Run:
             )
         return reply
 
-    def _enter(self, start: int, stop: int, reply: WriteReply, confirm: bool = False) -> None:
+    def _enter(self, start: int, stop: int, reply: WriteReply) -> None:
         self._result._enter(start, stop, reply)
-        if self._completions is None or (not confirm and reply.was_successful.all()):
+        if self._completions is None or (self._seconds is None and reply.was_successful.all()):
             return
         writes = self._completions.answered(
             self._server, self._handles[start:stop], reply.was_successful
         )
-        if confirm:
+        if self._seconds is not None:
             self._accepted.append((start + np.flatnonzero(reply.was_successful), writes))
 
     async def _confirm(self, completions: Completions, seconds: float) -> None:
@@ -412,12 +440,10 @@ class _Run:
             for answer in answers:
                 answer.cancel()
         for start, stop, answer in waiting:
-            try:
-                reply = self._decode(start, stop, answer.result())
-            except (MxGatewayError, asyncio.CancelledError, asyncio.InvalidStateError):
-                self._result.outcome[start:stop] = Outcome.UNKNOWN
-            else:
-                self._enter(start, stop, reply)
+            with contextlib.suppress(
+                MxGatewayError, asyncio.CancelledError, asyncio.InvalidStateError
+            ):
+                self._enter(start, stop, self._decode(start, stop, answer.result()))
         error.result = self._result  # type: ignore[attr-defined]  # also on a CancelledError
         return error
 
