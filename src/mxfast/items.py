@@ -1,7 +1,7 @@
 """Items: tags that a session subscribed, with the handles that stand for them."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, overload
+from typing import Any, NamedTuple, cast, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -11,8 +11,12 @@ from mxfast.checks import shown
 from mxfast.commands import CommandSender
 from mxfast.errors import MxAccessError
 from mxfast.handles import HandleChanges
+from mxfast.interop import as_array
 
 __all__ = ["Item", "Items"]
+
+# What `as_array` looks for.
+_WAYS_OF_COLUMNS = ("__array__", "__arrow_c_stream__", "__arrow_c_array__")
 
 
 class Item(NamedTuple):
@@ -273,7 +277,7 @@ def resolved(given: "ArrayLike | Items", server_handle: int, by_tag: HandlesByTa
         return _handles_of_items(given, server_handle)
     if isinstance(given, str):
         raise TypeError(f"item_handles is one str, {shown(given)}: give a list of tags")
-    tags = column_of_objects(given)
+    tags = column_of_objects(given, "item_handles")
     if not tags or not isinstance(tags[0], str):
         return given
     for index, tag in enumerate(tags):
@@ -299,16 +303,21 @@ def _handles_of_items(items: Items, server_handle: int) -> NDArray[np.int32]:
     return handles
 
 
-def column_of_objects(given: object) -> list[Any]:
+def column_of_objects(given: object, name: str) -> list[Any]:
     """Return the elements of a list or a column, as far as they may be tags.
 
-    Those of a column of numbers are not listed.
+    Those of a column of numbers are not listed, nor those of what is no column.
+
+    Raises
+    ------
+    EncodeError
+        A column holds a null.
     """
     if isinstance(given, (list, tuple)):
         return list(given)
-    if not hasattr(given, "dtype"):
+    if not any(hasattr(given, way) for way in _WAYS_OF_COLUMNS):
         return []
-    array = np.asarray(given)
+    array = as_array(cast(ArrayLike, given), name)
     return array.tolist() if array.ndim == 1 and array.dtype.kind in "OUT" else []
 
 
