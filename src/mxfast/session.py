@@ -397,7 +397,7 @@ class Session(MxAccessCommands):
 
     async def ping(self, message: str = "") -> None:
         """Have the session's worker answer."""
-        await self._commands.run(commands.PING, {"message": text(message, "message")})
+        await self._commands.run_bare(commands.PING, {"message": text(message, "message")})
 
     async def get_session_state(self) -> int:
         """Return the session's state, a ``SessionState`` number."""

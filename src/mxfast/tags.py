@@ -35,7 +35,7 @@ __all__ = ["ReadError", "ReadResult"]
 
 _INVOKE = GATEWAY_METHODS["Invoke"]
 _READ = "read_array"
-_OPERATIONS = {commands.SUBSCRIBE_BULK: "subscribe", commands.READ_BULK: _READ}
+_OPERATIONS = {commands.SUBSCRIBE_BULK.name: "subscribe", commands.READ_BULK.name: _READ}
 
 ReplyT = TypeVar("ReplyT", SubscribeReply, ReadReply)
 
@@ -278,7 +278,7 @@ async def _exchange(
 
     One request after another: a session's commands are run so anyhow.
     """
-    operation = _OPERATIONS[command]
+    operation = _OPERATIONS[command.name]
     timeout = sender.options.call_timeout + fields.get("timeout_ms", 0) / 1000
     rows = sender.options.max_bulk_items
     start = 0
@@ -286,14 +286,9 @@ async def _exchange(
     await sender.attached()
     while start < len(tags):
         part = tags[start : start + rows]
-        request = pb.MxCommandRequest(
-            session_id=sender.session_id,
-            client_correlation_id=sender.next_correlation_id(),
-            command={
-                "kind": command.kind,
-                command.name: {"server_handle": server_handle, "tag_addresses": part, **fields},
-            },
-        ).SerializeToString()
+        request = sender.request(
+            command, {"server_handle": server_handle, "tag_addresses": part, **fields}
+        )
         if len(request) > sender.options.max_message_bytes and len(part) > 1:
             rows = len(part) // 2
             continue
