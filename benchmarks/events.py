@@ -1,13 +1,14 @@
 """Events one message each: what reading them costs, and whether it lasts.
 
     python benchmarks/events.py overhead [ROUNDS]
-    python benchmarks/events.py steady [SECONDS]
+    python benchmarks/events.py steady [SECONDS [TAGS]]
 
 ``overhead`` reads the same messages from a server in another process with a bare grpc.aio
-loop and with ``event_batches``, in turn, and compares the client's CPU time a message.
-``steady`` watches 10,000 tags that change once a second, and prints each minute what came,
-what was lost and the client's memory. Values are "merged" where the gateway, whose stream is
-behind, tells only the newest of two: that is no loss, and on a machine that keeps up none is.
+loop and with ``event_batches``, in turn, and compares the client's CPU time a message; both
+have a channel with the same options. ``steady`` watches tags, 10,000 by default, that change
+once a second, and prints each minute what came, what was lost and the client's memory.
+Values are "merged" where the gateway, whose stream is behind, tells only the newest of two:
+that is no loss, and on a machine that keeps up none is.
 """
 
 import asyncio
@@ -24,14 +25,13 @@ from multiprocessing.connection import Connection
 import grpc
 import numpy as np
 
-from mxfast import GatewayClient, MxGatewayError, Session
+from mxfast import ClientOptions, GatewayClient, MxGatewayError, Session, create_channel
 from mxfast.codec import encode_events
 from mxfast.contract import GATEWAY_METHODS
 from mxfast.contract import mxaccess_gateway as pb
 from mxfast.simulator.process import SimulatedGatewayProcess
 
 EVENTS = 2_000  # a round and way: short, so that the two see the same machine
-TAGS = 10_000
 
 Context = grpc.aio.ServicerContext[bytes, bytes]
 
@@ -114,7 +114,7 @@ async def overhead(rounds: int) -> None:
     endpoint = f"127.0.0.1:{told.recv()}"
     spent: dict[str, list[float]] = {"bare grpc.aio": [], "event_batches": []}
     async with (
-        grpc.aio.insecure_channel(endpoint) as channel,
+        create_channel(ClientOptions(endpoint, plaintext=True)) as channel,
         await GatewayClient.connect(endpoint=endpoint, plaintext=True) as client,
     ):
         for number in range(rounds + 1):
@@ -138,26 +138,25 @@ async def overhead(rounds: int) -> None:
 # ------------------------------------------------------------------ whether it lasts
 
 
-async def write_each_second(endpoint: str, api_key: str | None, seconds: float) -> None:
+async def write_each_second(
+    endpoint: str, api_key: str | None, seconds: float, tags: list[str]
+) -> None:
     """Write the number of the second to all tags."""
     async with (
         await GatewayClient.connect(endpoint=endpoint, api_key=api_key, plaintext=True) as client,
         await client.open_session("writer") as session,
     ):
-        server, handles = await session.register("writer"), []
-        for start in range(0, TAGS, 1000):
-            tags = [f"Tank{n}.Level" for n in range(start, start + 1000)]
-            handles += [each.item_handle for each in await session.add_item_bulk(server, tags)]
+        items = await session.subscribe(await session.register("writer"), tags)
         began = time.monotonic()
         for second in range(1, int(seconds) + 1):
             await asyncio.sleep(max(0.0, began + second - time.monotonic()))
-            result = await session.write_array(server, handles, np.full(TAGS, float(second)))
-            result.raise_for_failure()
+            values = np.full(len(tags), float(second))
+            (await session.write_array(items.server_handle, items, values)).raise_for_failure()
 
 
-def writer(endpoint: str, api_key: str | None, seconds: float) -> None:
+def writer(endpoint: str, api_key: str | None, seconds: float, tags: list[str]) -> None:
     """Write in a process of its own."""
-    asyncio.run(write_each_second(endpoint, api_key, seconds))
+    asyncio.run(write_each_second(endpoint, api_key, seconds, tags))
 
 
 def memory_mb() -> float:
@@ -166,13 +165,11 @@ def memory_mb() -> float:
         return int(file.read().split()[1]) * resource.getpagesize() / 1e6
 
 
-async def watch(session: Session, seconds: float) -> None:
+async def watch(session: Session, seconds: float, tags: list[str]) -> None:
     """Take the events and print what came, once a minute."""
-    server = await session.register("watcher")
     events = session.event_batches(overflow="error")
-    for start in range(0, TAGS, 1000):
-        await session.subscribe_bulk(server, [f"Tank{n}.Level" for n in range(start, start + 1000)])
-    newest, done = np.zeros(0), False
+    items = await session.subscribe(await session.register("watcher"), tags)
+    newest, done = np.zeros(len(tags)), False
     count = gaps = dropped = merged = 0
     began, cpu, printed = time.monotonic(), time.process_time(), 0
     print("minute     events  gaps  dropped   merged   memory    CPU")
@@ -180,17 +177,16 @@ async def watch(session: Session, seconds: float) -> None:
         count += len(batch)
         gaps += batch.gap
         dropped += batch.dropped
-        if newest.size <= int(batch.item_handle.max()):
-            newest = np.concatenate([newest, np.zeros(int(batch.item_handle.max()) + 1)])
         # A value is the second it was written in: of each tag none may be missing.
-        order = np.argsort(batch.item_handle, kind="stable")
-        item, value = batch.item_handle[order], batch.value[order]
-        first = np.concatenate([[True], item[1:] != item[:-1]])
-        before = np.where(first, newest[item], np.concatenate([[0.0], value[:-1]]))
+        rows = items.rows_of(batch)
+        order = np.argsort(rows, kind="stable")
+        row, value = rows[order], batch.value[order]
+        first = np.concatenate([[True], row[1:] != row[:-1]])
+        before = np.where(first, newest[row], np.concatenate([[0.0], value[:-1]]))
         merged += int(np.maximum(value - before - 1, 0).sum())
-        newest[item] = value  # of equal items the last stays
+        newest[row] = value  # of equal rows the last stays
         passed = time.monotonic() - began
-        done = bool((newest[newest > 0] == int(seconds)).sum() == TAGS)
+        done = bool((newest == int(seconds)).all())
         if passed // 60 > printed or done or passed > seconds + 60:
             printed = int(passed // 60)
             share = (time.process_time() - cpu) / passed
@@ -202,14 +198,15 @@ async def watch(session: Session, seconds: float) -> None:
             if done or passed > seconds + 60:
                 break
     await events.aclose()
-    expected = TAGS * (int(seconds) + 1)  # each tag's first value too
+    expected = len(tags) * (int(seconds) + 1)  # each tag's first value too
     print(f"{count:,} events + {merged:,} merged by the gateway, of {expected:,} values")
     if gaps or dropped or count + merged != expected:
         raise SystemExit("events were lost")
 
 
-async def steady(seconds: float) -> None:
+async def steady(seconds: float, count: int) -> None:
     """Watch tags that another process writes, over a gateway in a third."""
+    tags = [f"Tank{n}.Level" for n in range(count)]
     async with SimulatedGatewayProcess() as gateway:
         context = multiprocessing.get_context("spawn")
         async with (
@@ -219,11 +216,11 @@ async def steady(seconds: float) -> None:
             await client.open_session("watcher") as session,
         ):
             other = context.Process(
-                target=writer, args=(gateway.endpoint, gateway.api_key, seconds), daemon=True
+                target=writer, args=(gateway.endpoint, gateway.api_key, seconds, tags), daemon=True
             )
             other.start()
             try:
-                await watch(session, seconds)
+                await watch(session, seconds, tags)
             finally:
                 other.terminate()
 
@@ -234,7 +231,8 @@ def main() -> None:
     print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}")
     try:
         if what == "steady":
-            asyncio.run(steady(float(given[0]) if given else 600.0))
+            seconds, count = [*map(int, given), *(600, 10_000)[len(given) :]]
+            asyncio.run(steady(seconds, count))
         else:
             asyncio.run(overhead(int(given[0]) if given else 60))
     except MxGatewayError as error:

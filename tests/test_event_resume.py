@@ -387,6 +387,43 @@ async def test_values_that_cannot_be_read_again(
     assert "cannot be read again" in caplog.text
 
 
+async def test_connection_that_drops_while_values_are_read_again(
+    answering: ScriptedGateway, scripted_session: Session, feed: Feed
+) -> None:
+    """The event that showed the gap was not delivered yet: it is asked for once more."""
+    reads = 0
+
+    async def answer(request: bytes, context: Context) -> bytes:
+        nonlocal reads
+        kind = pb.MxCommandRequest.FromString(request).command.kind
+        reply = pb.MxCommandReply(protocol_status=ok())
+        if kind == pb.MX_COMMAND_KIND_READ_BULK:
+            reads += 1
+            if reads == 1:
+                await context.abort(grpc.StatusCode.UNAVAILABLE, "by script")
+            reply.read_bulk.results.add(was_successful=True, quality=192)
+        elif kind == pb.MX_COMMAND_KIND_SUBSCRIBE_BULK:
+            reply.subscribe_bulk.results.add(server_handle=1, item_handle=5, was_successful=True)
+        else:
+            reply.session_state.state = pb.SESSION_STATE_READY
+        return reply.SerializeToString()
+
+    answering.unary["Invoke"] = answer
+    async with scripted_session.event_batches() as events:
+        await scripted_session.subscribe_bulk(1, ["A.B"])
+        feed.put(event(1))
+        feed.end(grpc.StatusCode.UNAVAILABLE)
+        feed.put(event(100))
+        async with asyncio.timeout(20):
+            while len(feed.requests) < 3:  # noqa: ASYNC110 - the server tells nobody
+                await asyncio.sleep(0.01)
+        feed.put(event(100), event(101))
+        batches = await taken(events, 4)
+    assert [s for s in sequences(batches) if s] == [1, 100, 101]
+    assert sum(int(batch.reread.sum()) for batch in batches) == 1
+    assert [request.after_worker_sequence for request in feed.requests] == [0, 1, 1]
+
+
 async def test_tag_that_cannot_be_read_again_is_not_ok(
     answering: ScriptedGateway, scripted_session: Session, feed: Feed
 ) -> None:

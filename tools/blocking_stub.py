@@ -150,8 +150,10 @@ def _member_stub(node: ast.stmt, names: Names) -> list[str]:
         node.decorator_list,
         names.visit(node.returns) if node.returns is not None else None,
     )
-    for decorator in made.decorator_list:
-        names.visit(decorator)  # for its import
+    # For their imports; a default that is a constant names nothing.
+    for each in [*made.decorator_list, *node.args.defaults, *node.args.kw_defaults]:
+        if each is not None and not isinstance(each, ast.Constant):
+            names.visit(each)
     text = ast.unparse(ast.fix_missing_locations(made))
     return [*text.replace(":\n    ...", ": ...").splitlines()]
 

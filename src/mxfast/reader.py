@@ -121,8 +121,8 @@ class EventReader:
             await self._read_again()
             self._lost_unseen = False
         async for arrived in self._stream:
-            self._last = arrived
             messages = await self._continued(arrived) if self._continuing else arrived
+            self._last = arrived  # not before: reading again may fail, and then none is delivered
             if self._listener is not None:
                 self._listener.hear(messages)
             await self._deliver(messages)

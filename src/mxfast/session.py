@@ -378,7 +378,9 @@ class Session(MxAccessCommands):
         again; the old session is closed, if it can be. This object then stands for the new
         session: its `session_id` is another one, and so are all handles. A server handle of
         before is never one of the new session: an old pair of handles is refused, and no
-        write goes to another item than was meant. Nothing that was written is written again.
+        write goes to another item than was meant. `Items` have their new handles by
+        themselves; prepared writes and bulk writers of before are refused, make new ones.
+        Nothing that was written is written again.
 
         Returns
         -------
