@@ -175,14 +175,6 @@ async def scripted_session(scripted: ScriptedGateway) -> AsyncIterator[Session]:
 
 
 @pytest.fixture
-def feed(scripted: ScriptedGateway) -> Feed:
-    """What the scripted gateway's event stream sends."""
-    made = Feed()
-    scripted.stream["StreamEvents"] = made.stream
-    return made
-
-
-@pytest.fixture
 def writes(scripted: ScriptedGateway) -> Writes:
     answers = Writes()
     scripted.unary["Invoke"] = answers.invoke
@@ -198,3 +190,11 @@ async def open_limited(scripted: ScriptedGateway) -> AsyncIterator[OpenLimited]:
             return await client.open_session()
 
         yield open_session
+
+
+@pytest.fixture
+def feed(scripted: ScriptedGateway) -> Feed:
+    """What the scripted gateway's event stream sends."""
+    made = Feed()
+    scripted.stream["StreamEvents"] = made.stream
+    return made

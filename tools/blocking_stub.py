@@ -167,6 +167,9 @@ def _arguments(arguments: ast.arguments, names: Names) -> ast.arguments:
     for each in [*every, arguments.vararg, arguments.kwarg]:
         if each is not None and each.annotation is not None:
             each.annotation = names.visit(each.annotation)
+    for default in [*arguments.defaults, *arguments.kw_defaults]:
+        if isinstance(default, ast.Name | ast.Attribute):
+            names.visit(default)  # for its import
     return arguments
 
 

@@ -215,7 +215,6 @@ class Session(MxAccessCommands):
             As usual, with the same ``result``; under `asyncio.timeout` it is the
             ``__context__`` of the TimeoutError.
         """
-        self._commands.require_open("write_array")
         server = integer(server_handle, "server_handle")
         return await self._writer.write(
             server,

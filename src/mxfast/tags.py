@@ -217,15 +217,9 @@ async def subscribe(sender: CommandSender, server_handle: int, tags: list[str]) 
     """Add and advise tags; see `Session.subscribe`."""
     handles = np.zeros(len(tags), np.int32)
     failed: dict[str, str] = {}
+    column = np.empty(len(tags), object)
+    column[:] = tags
     answered = 0
-
-    def items() -> Items:
-        column = np.empty(len(tags), object)
-        column[:] = tags
-        binding = Binding(server_handle, column, handles, failed)
-        sender.rebindables.add(binding)  # for the handles of a session that is built anew
-        return Items(binding)
-
     try:
         async for start, reply in _exchange(
             sender, commands.SUBSCRIBE_BULK, server_handle, tags, decode_subscribe_reply
@@ -235,17 +229,28 @@ async def subscribe(sender: CommandSender, server_handle: int, tags: list[str]) 
                 failed[tags[start + row]] = said or "refused without a reason"
             answered = start + len(reply)
             handles[start:answered] = np.where(reply.was_successful, reply.item_handle, 0)
-            sender.handles.subscribed(
-                server_handle,
-                reply.item_handle[reply.was_successful].tolist(),
-                compress(tags[start:answered], reply.was_successful.tolist()),
-            )
+            there = compress(tags[start:answered], reply.was_successful.tolist())
+            items = reply.item_handle[reply.was_successful].tolist()
+            sender.handles.subscribed(server_handle, items, there)
     except BaseException as error:
         # What was subscribed until then is not lost; also on a CancelledError.
         failed.update(dict.fromkeys(tags[answered:], "not answered"))
-        error.result = items()  # type: ignore[attr-defined]
+        error.result = _items(sender, server_handle, column, handles, failed)  # type: ignore[attr-defined]
         raise
-    return items()
+    return _items(sender, server_handle, column, handles, failed)
+
+
+def _items(
+    sender: CommandSender,
+    server_handle: int,
+    tags: NDArray[np.object_],
+    handles: NDArray[np.int32],
+    failed: dict[str, str],
+) -> Items:
+    """Return items that take new handles when their session is built anew."""
+    binding = Binding(server_handle, tags, handles, failed)
+    sender.rebindables.add(binding)
+    return Items(binding)
 
 
 async def read(
@@ -283,7 +288,6 @@ async def _exchange(
     rows = sender.options.max_bulk_items
     start = 0
     sender.require_open(operation)
-    await sender.attached()
     while start < len(tags):
         part = tags[start : start + rows]
         request = sender.request(
@@ -293,6 +297,7 @@ async def _exchange(
             rows = len(part) // 2
             continue
         sender.require_open(operation)
+        await sender.attached()
         data = await sender.transport.unary(_INVOKE, request, timeout=timeout, operation=operation)
         try:
             reply = decode(data)

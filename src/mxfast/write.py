@@ -146,7 +146,6 @@ class ArrayWriter:
         on_progress: Progress | None = None,
     ) -> WriteResult:
         """Send the requests that write these items, and return the outcomes."""
-        await self.commands.attached()
         completions = self.completions
         if completions is not None and completions.has_ended:
             completions = None
