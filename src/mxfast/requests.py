@@ -191,21 +191,28 @@ class PreparedRequests:
 class _Neighbours:
     """Tells of one request after another whether the one before has an item in common.
 
-    A table holds for each item the number of the last request it was in, so it takes linear
-    time. It is indexed by the handle's low bits: handles that share them are taken for one.
+    Mostly their handles lie in ranges apart. Where they do not, a table says in linear time
+    which items the one before has. It is indexed by the handle's low bits: handles that
+    share them are taken for one.
     """
 
     def __init__(self, handles: NDArray[np.int32]) -> None:
-        span = int(handles.max()) - int(handles.min()) + 1 if len(handles) else 1
-        self._last = np.zeros(1 << min((span - 1).bit_length(), 22), np.int32)
-        self._number = 1
+        self._all = handles
+        self._before: tuple[NDArray[np.int32], np.int32, np.int32] | None = None
+        self._table: NDArray[np.int32] | None = None
+        self._number = 0
 
     def share(self, handles: NDArray[np.int32]) -> bool:
-        slots = handles & (len(self._last) - 1)
-        shared = bool((self._last[slots] == self._number).any())
+        before, self._before = self._before, (handles, handles.min(), handles.max())
+        if before is None or self._before[1] > before[2] or self._before[2] < before[1]:
+            return False
+        if self._table is None:
+            span = int(self._all.max()) - int(self._all.min()) + 1
+            self._table = np.zeros(1 << min((span - 1).bit_length(), 22), np.int32)
         self._number += 1
-        self._last[slots] = self._number
-        return shared
+        mask = len(self._table) - 1
+        self._table[before[0] & mask] = self._number
+        return bool((self._table[handles & mask] == self._number).any())
 
 
 def _parts(
