@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -69,18 +70,37 @@ class ArrayRequests(Iterator[Request]):
         values: NDArray[Any],
         timestamps: NDArray[Any] | None = None,
     ) -> None:
-        self._target = target
+        # Nothing here refers to this object: a cycle would keep requests until a collection.
+        def encode(start: int, stop: int) -> bytes:
+            rows = slice(start, stop)
+            try:
+                return encode_write_bulk(
+                    target.session_id,
+                    target.server_handle,
+                    handles[rows],
+                    values[rows],
+                    timestamps=None if timestamps is None else timestamps[rows],
+                    user_id=target.user_id,
+                    secured_by=target.secured_by,
+                    correlation_id=target.next_correlation_id(),
+                )
+            except EncodeError as error:
+                raise _counted_from(start, error) from None
+
+        parts = partial(_parts, handles, target.options, encode, len)
         self._handles = handles
-        self._values = values
-        self._timestamps = timestamps
         self._neighbours: _Neighbours | None = None
-        self._parts = self._encoded()
+        self._parts = parts()
         # A request is encoded when its turn comes; what a later one would refuse is found now.
         self._next = next(self._parts, None)
         if self._next is None:
-            self._encode(0, 0)
+            encode(0, 0)
         elif self._next[1] < len(handles):
-            self._check_all()
+            if timestamps is None and values.dtype.kind == "f":
+                check_finite(handles, values)
+            elif timestamps is not None or not _always_fits(values.dtype):
+                for _ in parts():  # encode all once, keeping nothing
+                    pass
             self._neighbours = _Neighbours(handles)
 
     def __next__(self) -> Request:
@@ -90,33 +110,10 @@ class ArrayRequests(Iterator[Request]):
         shares = self._neighbours is not None and self._neighbours.share(self._handles[start:stop])
         return Request(start, stop, data, shares)
 
-    def _encoded(self) -> Iterator[tuple[int, int, bytes]]:
-        return _parts(self._handles, self._target.options, self._encode, len)
 
-    def _encode(self, start: int, stop: int) -> bytes:
-        target = self._target
-        try:
-            return encode_write_bulk(
-                target.session_id,
-                target.server_handle,
-                self._handles[start:stop],
-                self._values[start:stop],
-                timestamps=None if self._timestamps is None else self._timestamps[start:stop],
-                user_id=target.user_id,
-                secured_by=target.secured_by,
-                correlation_id=target.next_correlation_id(),
-            )
-        except EncodeError as error:
-            raise _counted_from(start, error) from None
-
-    def _check_all(self) -> None:
-        kind, size = self._values.dtype.kind, self._values.dtype.itemsize
-        if self._timestamps is None and kind == "f":
-            check_finite(self._handles, self._values)
-        elif self._timestamps is not None or not (kind in "bi" or (kind == "u" and size < 8)):
-            # Any element may be refused, or be too large: encode all once, keeping nothing.
-            for _ in self._encoded():
-                pass
+def _always_fits(dtype: np.dtype[Any]) -> bool:
+    """Tell whether no element of a dtype can be refused, or be too large for a message."""
+    return dtype.kind in "bi" or (dtype.kind == "u" and dtype.itemsize < 8)
 
 
 class _Part(NamedTuple):
