@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint bench sanitize fuzz clean
+.PHONY: demo test lint stub bench sanitize fuzz clean
 .DEFAULT_GOAL := demo
 
 $(BIN)/.installed: pyproject.toml setup.py MANIFEST.in $(wildcard proto/*.proto src/mxfast/*.p*x* src/mxfast/*.pxd)
@@ -20,6 +20,10 @@ lint: $(BIN)/.installed
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+
+# The types of mxfast.blocking, after a change of an asynchronous class.
+stub: $(BIN)/.installed
+	$(BIN)/python tools/blocking_stub.py
 
 bench: $(BIN)/.installed
 	$(BIN)/python -m pytest benchmarks --benchmark-only

@@ -71,6 +71,7 @@ def test_a_codec_built_from_other_numbers_passes_the_same_tests(checkout, tmp_pa
     code, output = run(
         *("-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/test_codec_encode.py"),
         *(
+            "tests/test_codec_command.py",
             "tests/test_codec_decode.py",
             "tests/test_codec_values.py",
             "tests/test_codec_gateway.py",

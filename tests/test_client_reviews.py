@@ -1,8 +1,6 @@
-"""What reviews of the existing client found: each finding has its test here or is named here.
+"""What reviews of the existing client found: findings that concern all clients alike.
 
-Elsewhere: status rule (test_errors), non-finite values and bytes (test_values), pages of the
-hierarchy (test_galaxy), bulk sizes, None and replies without payload (test_session,
-test_session_commands), ca_file (test_channel, test_tls), codes and deadlines (test_errors).
+Which finding has its test where is listed in test_surface.
 """
 
 import asyncio

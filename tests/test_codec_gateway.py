@@ -49,6 +49,43 @@ def test_a_request_of_any_values_is_read(messages):
         assert pb.MxValue.FromString(rows.value_bytes(row)) == message
 
 
+ALIKE = [
+    pb.WriteBulkEntry(value=pb.MxValue(data_type=pb.MX_DATA_TYPE_DOUBLE, variant_type="VT_R8")),
+    pb.WriteBulkEntry(user_id=7),
+    pb.WriteBulkEntry(user_id=70_000, value=pb.MxValue(raw_diagnostic="x" * 20)),
+]
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(ALIKE), wire.handles, st.floats(allow_nan=False), st.booleans()),
+        max_size=40,
+    )
+)
+def test_entries_that_are_alike_keep_what_differs(entries):
+    request = pb.MxCommandRequest(session_id="s")
+    request.command.kind = pb.MX_COMMAND_KIND_WRITE_BULK
+    request.command.write_bulk.SetInParent()
+    for shape, handle, number, is_float in entries:
+        entry = request.command.write_bulk.entries.add()
+        entry.CopyFrom(shape)
+        entry.item_handle = handle
+        entry.value.double_value = number
+        if is_float and abs(number) < 1e30:
+            entry.value.float_value = number
+    rows = codec.decode_write_request(request.SerializeToString())
+    assert rows is not None
+    told = request.command.write_bulk.entries
+    assert rows.item_handle.tolist() == [entry.item_handle for entry in told]
+    assert rows.user_id.tolist() == [entry.user_id for entry in told]
+    assert rows.kind.tolist() == [KIND_OF_ARM[entry.value.WhichOneof("kind")] for entry in told]
+    numbers = [getattr(entry.value, str(entry.value.WhichOneof("kind"))) for entry in told]
+    assert rows.value.tolist() == numbers
+    assert rows.payload.view(np.float64).tolist() == numbers
+    for row, entry in enumerate(told):
+        assert pb.MxValue.FromString(rows.value_bytes(row)) == entry.value
+
+
 def test_other_commands_are_not_for_this_reader():
     request = pb.MxCommandRequest(session_id="s")
     request.command.kind = pb.MX_COMMAND_KIND_REGISTER

@@ -1,8 +1,10 @@
 """The galaxy repository: client and simulated galaxy, over real gRPC."""
 
 import asyncio
+import gc
 import subprocess
 import sys
+import weakref
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from typing import Any
@@ -211,6 +213,39 @@ async def test_iter_hierarchy_holds_one_page_and_never_prefetches(
     assert asked == [(1, 1), (2, 1), (3, 2), (4, 4)]
     sent = [pb.DiscoverHierarchyRequest.FromString(request) for request in pages.requests]
     assert [request.page_token for request in sent] == ["", "a", "b", "c"]
+
+
+class HeldPage:
+    """A page whose objects keep it, as those of protobuf keep theirs, and that can be watched."""
+
+    def __init__(self, number: int) -> None:
+        self.objects = [self.Object(self) for _ in range(3)]
+        self.next_page_token = str(number) if number < 4 else ""
+
+    class Object:
+        def __init__(self, page: "HeldPage") -> None:
+            self.page = page
+
+
+async def test_a_page_is_let_go_before_the_next_is_asked_for(
+    scripted_galaxy: GalaxyRepositoryClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pages: list[weakref.ref[HeldPage]] = []
+
+    async def answer(*arguments: object) -> HeldPage:
+        gc.collect()  # a page and its objects keep each other
+        assert [page() for page in pages] == [None] * len(pages)
+        page = HeldPage(len(pages) + 1)
+        pages.append(weakref.ref(page))
+        return page
+
+    monkeypatch.setattr(scripted_galaxy, "_unary", answer)
+    objects = scripted_galaxy.iter_hierarchy()
+    for _ in range(12):
+        await anext(objects)
+    assert len(pages) == 4
+    with pytest.raises(StopAsyncIteration):
+        await anext(objects)
 
 
 MEMORY = """

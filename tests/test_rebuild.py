@@ -261,6 +261,21 @@ async def test_every_consumer_is_told(session: Session) -> None:
     await second.aclose()
 
 
+async def test_holders_of_handles_are_told(session: Session) -> None:
+    class Holder:
+        changes: HandleChanges | None = None
+
+        def rebind(self, changes: HandleChanges) -> None:
+            self.changes = changes
+
+    kept, dropped = Holder(), Holder()
+    session._commands.rebindables.add(kept)
+    session._commands.rebindables.add(dropped)
+    del dropped
+    assert await session.rebuild() is kept.changes
+    assert len(session._commands.rebindables) == 1
+
+
 async def test_items_have_the_new_handles(session: Session) -> None:
     server = await session.register("x")
     spare = await session.add_item(server, "A.Spare")
@@ -347,3 +362,42 @@ async def test_rebuild_needs_resume(scripted: ScriptedGateway, scripted_session:
     with pytest.raises(ValueError, match="needs resume"):
         scripted_session.event_batches(resume=False, rebuild=True)
     assert "StreamEvents" not in scripted.calls
+
+
+async def test_old_events_are_not_taken_for_items_of_the_new_session(session: Session) -> None:
+    """The handle that was one tag's is another's when an item before it was removed."""
+    server = await session.register("x")
+    async with session.event_batches(max_delay=0, rebuild=True) as events:
+        spare = await session.add_item(server, "A.Spare")
+        items = await session.subscribe(server, ["A.B", "A.C"])
+        await session.remove_item(server, spare)
+        await session.write_array(server, items, [1.0, 2.0])
+        await kill_worker(session)
+        before, batch, _ = await next_rebuilt(events)
+    shifted = [b for b in before if set(b.item_handle) & set(items.item_handle)]
+    assert shifted, "else this shows nothing"
+    for old in shifted:
+        assert items.rows_of(old).tolist() == [-1] * len(old)
+    if len(batch):
+        assert (items.rows_of(batch) >= 0).all()
+
+
+async def test_items_and_tags_stay_valid(session: Session) -> None:
+    server = await session.register("x")
+    await session.add_item(server, "A.First")
+    async with session.event_batches(rebuild=True) as events:
+        items = await session.subscribe(server, ["A.B", "A.C", "A.D"])
+        some, old = items[1:], items.item_handle
+        await session.write_array(items.server_handle, items, [1.0, 2.0, 3.0])
+        await kill_worker(session)
+        _, batch, changes = await next_rebuilt(events)
+        assert items.ok.all()
+        assert items.server_handle == changes.servers[server] != server
+        assert items.item_handle.tolist() == changes.item_handles(server, old).tolist()
+        assert await first_values(events, batch, 3) == dict(
+            zip(items.item_handle.tolist(), [1.0, 2.0, 3.0], strict=True)
+        )
+        assert (await session.write_array(items.server_handle, some, [8.0, 9.0])).ok
+        assert (await session.write_array(items.server_handle, ["A.B"], [7.0])).ok
+        read = await session.read_array(items.server_handle, items)
+        assert read.value.tolist() == [7.0, 8.0, 9.0]

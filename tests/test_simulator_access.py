@@ -10,6 +10,7 @@ import pytest
 import trustme
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from mxfast.contract import GALAXY_METHODS, GATEWAY_METHODS
 from mxfast.contract import mxaccess_gateway as pb
 from mxfast.simulator import DEFAULT_API_KEY, SCOPES, SimulatedGateway
 from tests.simulator_client import Peer, Remote, double, kind_of
@@ -185,14 +186,33 @@ def test_an_option_out_of_range_is_refused(options: dict[str, float]) -> None:
         SimulatedGateway(**options)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("method", ["OpenSession", "CloseSession", "Invoke"])
+@pytest.mark.parametrize(
+    "path", [path for paths in (GATEWAY_METHODS, GALAXY_METHODS) for path in paths.values()]
+)
 async def test_malformed_bytes_are_an_invalid_argument_and_the_server_lives_on(
-    peer: Peer, method: str
+    peer: Peer, path: str
 ) -> None:
+    method: Any = peer.channel.unary_stream(path)
     with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await peer.raw(method, b"\xff\xff\xff")
+        await method(b"\xff\xff\xff", metadata=peer.metadata).read()
     assert code_of(caught) == grpc.StatusCode.INVALID_ARGUMENT
+    assert "Malformed request" in (caught.value.details() or "")
     await (await peer.open()).invoke("ping")
+
+
+@pytest.mark.parametrize(
+    "command", ["advise", "un_advise", "advise_supervisory", "remove_item", "suspend", "write"]
+)
+async def test_a_handle_of_another_session_is_refused_and_stays_what_it_was(
+    peer: Peer, command: str
+) -> None:
+    owner, other = await peer.registered(), await peer.registered()
+    (item,) = await owner.add("A.x")
+    reply = await other.invoke(command, item_handle=item)
+    assert reply.protocol_status.code == pb.PROTOCOL_STATUS_CODE_MXACCESS_FAILURE
+    assert f"Invalid item handle {item}" in reply.diagnostic_message
+    await owner.write([item], [5.0])
+    assert await owner.numbers("A.x") == [5.0]
 
 
 async def test_a_cut_bulk_write_is_an_invalid_argument_and_writes_nothing(peer: Peer) -> None:

@@ -103,6 +103,15 @@ async def test_calls_are_refused_with_a_status_and_so_often(
     assert list(gateway.faults) == []
 
 
+async def test_a_worker_is_not_ready_for_a_moment(gateway: SimulatedGateway, remote: Remote):
+    gateway.faults.add(faults.HandshakeWorker(times=1))
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await remote.invoke("ping")
+    assert caught.value.code() == grpc.StatusCode.FAILED_PRECONDITION
+    assert "Session state is Ready; worker state is Handshaking" in str(caught.value.details())
+    await remote.invoke("ping")
+
+
 async def test_a_key_expires_for_calls_and_streams_and_is_renewed(
     gateway: SimulatedGateway, remote: Remote
 ):
@@ -132,6 +141,15 @@ async def test_a_reply_is_malformed(gateway: SimulatedGateway, remote: Remote, f
 async def test_the_reply_to_open_session_lacks_its_id(gateway: SimulatedGateway, peer: Peer):
     gateway.faults.add(faults.MalformedReply(command="OpenSession", form="no-payload"))
     assert (await peer.open()).session_id == ""
+
+
+async def test_a_reply_of_the_galaxy_is_malformed(gateway: SimulatedGateway, peer: Peer):
+    connecting: Any = peer.channel.unary_unary(
+        "/galaxy_repository.v1.GalaxyRepository/TestConnection"
+    )
+    assert await connecting(b"", metadata=peer.metadata)
+    gateway.faults.add(faults.MalformedReply(command="TestConnection", form="no-payload"))
+    assert await connecting(b"", metadata=peer.metadata) == b""
 
 
 # Tags
@@ -454,6 +472,19 @@ async def test_a_file_says_which_faults_there_are_while_the_gateway_runs(
         await has(gateway, own)
         path.unlink()
         await has(gateway, own)
+
+
+async def test_what_a_file_has_strike_at_the_start_strikes(tmp_path: Path):
+    path = tmp_path / "faults.json"
+    path.write_text('["drop-connections", {"fault": "cut-streams", "after": 60}]')
+    clock = VirtualClock()
+    async with (
+        SimulatedGateway(fault_file=str(path), clock=clock) as gateway,
+        Peer(gateway.endpoint) as peer,
+    ):
+        stream = await (await peer.registered()).stream()
+        clock.advance(60)
+        assert await end_of(stream) == UNAVAILABLE
 
 
 @pytest.mark.parametrize("text", ["{", '{"fault": "latency"}', '["nothing"]', "[1]"])

@@ -157,6 +157,23 @@ async def test_a_command_that_takes_too_long_ends_its_call_and_goes_on():
         assert await remote.numbers("A.x") == [5.0]
 
 
+async def test_a_command_that_never_ends_costs_the_session_its_worker():
+    async with running(command_timeout=1000) as (gateway, peer, clock):
+        remote = await peer.registered()
+        stream = await remote.stream()
+        (item,) = await remote.add("A.x")
+        gateway.faults.add(faults.SlowTags(seconds=100))
+        writes = [asyncio.ensure_future(remote.write([item], [n])) for n in range(2)]
+        await until(lambda: clock.waiting == 3)
+        clock.advance(74)
+        await asyncio.sleep(0)
+        assert not writes[0].done()
+        clock.advance(1)
+        for reply in await asyncio.gather(*writes):
+            assert reply.protocol_status.code == pb.PROTOCOL_STATUS_CODE_WORKER_UNAVAILABLE
+        assert await end_of(stream) == Code.UNAVAILABLE
+
+
 async def test_a_caller_that_gives_up_does_not_stop_the_command():
     async with running() as (gateway, peer, clock):
         remote = await peer.registered()

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from mxfast import (
+    EncodeError,
     GatewayClient,
     Items,
     MalformedReplyError,
@@ -91,6 +92,7 @@ COLUMNS = {
     "StringDType": lambda tags: np.array(tags, np.dtypes.StringDType()),
     "pandas": series("pandas"),
     "polars": series("polars"),
+    "pyarrow": lambda tags: pytest.importorskip("pyarrow").array(tags),
 }
 each_column = pytest.mark.parametrize("column", COLUMNS.values(), ids=COLUMNS)
 
@@ -99,6 +101,17 @@ each_column = pytest.mark.parametrize("column", COLUMNS.values(), ids=COLUMNS)
 async def test_tags_come_in_any_column(session: Session, column: Any) -> None:
     server = await session.register("x")
     assert (await session.subscribe(server, column(TAGS))).tags.tolist() == TAGS
+
+
+async def test_a_null_among_tags_is_named(
+    scripted: ScriptedGateway, scripted_session: Session
+) -> None:
+    column = pytest.importorskip("pyarrow").array(["A.B", None])
+    with pytest.raises(EncodeError, match=r"tags\[1\] is null"):
+        await scripted_session.subscribe(1, column)
+    with pytest.raises(EncodeError, match=r"item_handles\[1\] is null"):
+        await scripted_session.write_array(1, column, [1.0, 2.0])
+    assert "Invoke" not in scripted.calls
 
 
 async def test_tags_come_from_any_iterable(session: Session) -> None:
@@ -373,6 +386,24 @@ async def test_tags_that_cannot_be_read_are_named() -> None:
         with pytest.raises(MxAccessError, match=r"1 of 3 .* index 2, Tank9\.Level: .*1003") as e:
             read.raise_for_failure()
         assert e.value.result is read
+
+
+async def test_items_stay_good_when_the_session_is_built_anew(session: Session) -> None:
+    old = await session.register("x")
+    items = await session.subscribe(old, TAGS)
+    some = items[::2]
+    await session.rebuild()
+    assert items.tags.tolist() == TAGS
+    assert items.ok.all()
+    with pytest.raises(ValueError, match=rf"not {old}: give items\.server_handle"):
+        await session.write_array(old, items, np.arange(10.0))
+    server = items.server_handle
+    assert (await session.write_array(server, items, np.arange(10.0))).ok
+    assert (await session.write_array(server, some, np.arange(5.0))).ok
+    assert (await session.write_array(server, TAGS[1:2], [9.0])).ok
+    read = await session.read_array(server, items)
+    assert read.was_cached.all()  # advised again
+    assert read.value.tolist() == [0, 9, 1, 3, 2, 5, 3, 7, 4, 9]
 
 
 @pytest.mark.parametrize("timeout_ms", [-1, 2**32, 1.5])

@@ -7,7 +7,8 @@ cdef inline const uint8_t* read_status(
     """Read an MxStatusProxy with its length; a failure clears `ok`.
 
     The status rule (contract notes, Status): `success` is COM's int16 and 0 is also
-    proto3's default, so a status fails only with success 0 and a failing category.
+    proto3's default, so a status fails only with success 0 and a failing category. One
+    newer than this package is taken for failing.
     """
     cdef Span span
     cdef uint32_t tag
@@ -37,14 +38,11 @@ cdef inline const uint8_t* read_status(
             p = pass_field(p, end, tag, MxStatusProxy_MESSAGE, depth, fault)
         if p == NULL:
             return broken(fault, b"MxStatusProxy", tag)
-    if success == 0 and (
-        category == MX_STATUS_CATEGORY_WARNING
-        or category == MX_STATUS_CATEGORY_COMMUNICATION_ERROR
-        or category == MX_STATUS_CATEGORY_CONFIGURATION_ERROR
-        or category == MX_STATUS_CATEGORY_OPERATIONAL_ERROR
-        or category == MX_STATUS_CATEGORY_SECURITY_ERROR
-        or category == MX_STATUS_CATEGORY_SOFTWARE_ERROR
-        or category == MX_STATUS_CATEGORY_OTHER_ERROR
+    if success == 0 and not (
+        category == MX_STATUS_CATEGORY_UNSPECIFIED
+        or category == MX_STATUS_CATEGORY_UNKNOWN
+        or category == MX_STATUS_CATEGORY_OK
+        or category == MX_STATUS_CATEGORY_PENDING
     ):
         ok[0] = False
     return p
@@ -450,6 +448,7 @@ ctypedef struct ReplyHead:
     int32_t status_code
     int32_t hresult
     bint has_hresult
+    uint8_t ok             # whether none of the statuses is a failure
     uint32_t arm           # tag of the payload's last arm
     bint is_bulk           # whether that arm holds the results wanted
     Py_ssize_t rows
@@ -645,6 +644,7 @@ cdef bint read_reply(
     cdef uint32_t tag
     cdef Varint v
     memset(head, 0, sizeof(ReplyHead))
+    head.ok = True
     while p != end:
         v = get_tag(p, end, fault)
         if v.p == NULL:
@@ -679,6 +679,8 @@ cdef bint read_reply(
             head.hresult = <int32_t> v.value
         elif tag == MxCommandReply_diagnostic_message_TAG:
             p = get_string(p, end, &head.diagnostic, fault)
+        elif tag == MxCommandReply_statuses_TAG:
+            p = read_status(p, end, &head.ok, 1, fault)
         else:
             if oneof_of(MxCommandReply_MESSAGE, tag):
                 head.arm = tag

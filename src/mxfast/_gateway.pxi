@@ -76,8 +76,9 @@ cdef inline bint entry_field(uint32_t tag, int32_t kind, int* meaning) noexcept 
 
 cdef inline const uint8_t* read_entry(
     const uint8_t* p, const uint8_t* end, const uint8_t* start, RequestRows* rows, Py_ssize_t n,
-    const int32_t kind, Fault* fault,
+    const int32_t kind, Mark* item, Mark* number, Fault* fault,
 ) noexcept nogil:
+    """Read an entry with its length; say where its handle stands, and its double if it has one."""
     cdef Cell cell, time
     cdef int32_t handle = 0, user = 0, verifier = 0
     cdef int meaning
@@ -90,6 +91,7 @@ cdef inline const uint8_t* read_entry(
     rows.span[n] = (p - start) << 32 | <int64_t> v.value
     clear_cell(&cell)
     clear_cell(&time)
+    item.size = 0
     while p != end:
         v = get_tag(p, end, fault)
         if v.p == NULL:
@@ -100,6 +102,7 @@ cdef inline const uint8_t* read_entry(
         entry_field(tag, kind, &meaning)
         if meaning == 1:
             v = get_varint(p, end, fault)
+            mark(item, p, v.p)
             p = v.p
             handle = <int32_t> v.value
         elif meaning == 2:
@@ -125,7 +128,42 @@ cdef inline const uint8_t* read_entry(
     rows.kind[n] = cell.kind
     rows.payload[n] = cell.payload
     rows.value[n] = cell.value
+    number[0] = cell.number
+    if cell.kind != KIND_DOUBLE:
+        number.size = 0
     return p
+
+
+cdef inline Py_ssize_t entries_alike(
+    const uint8_t** at, const uint8_t* end, const uint8_t* start, RowLayout* layout,
+    RequestRows* rows, Py_ssize_t n,
+) noexcept nogil:
+    """Read entries that differ from the one before n in handle and double; returns how many."""
+    cdef const uint8_t* p = at[0]
+    cdef Py_ssize_t first = n
+    cdef Py_ssize_t before = n - 1
+    cdef Py_ssize_t i
+    # The entry's own bytes come after its tag and its length, one byte each.
+    cdef int64_t span = (p + 2 - start) << 32 | <int64_t> (layout.size - 2)
+    cdef int64_t step = <int64_t> layout.size << 32
+    while row_fits(layout, p, end):
+        rows.item_handle[n] = <int32_t> field_at(p, &layout.item)
+        memcpy(&rows.payload[n], p + layout.float_at, 8)
+        rows.value[n] = mxf_double_of(rows.payload[n])
+        rows.span[n] = span
+        span += step
+        p += layout.size
+        n += 1
+    if n != first:
+        # What all of them have in common.
+        for i in range(first, n):
+            rows.user_id[i] = rows.user_id[before]
+            rows.verifier[i] = rows.verifier[before]
+            rows.timestamp[i] = rows.timestamp[before]
+        memset(rows.kind + first, rows.kind[before], n - first)
+        layout.patience = LAYOUT_PATIENCE
+    at[0] = p
+    return n - first
 
 
 cdef const uint8_t* read_entries(
@@ -134,13 +172,19 @@ cdef const uint8_t* read_entries(
 ) noexcept nogil:
     """Read one of the four bulk writes with its length; without `rows` entries are counted only."""
     cdef uint32_t tag
+    cdef const uint8_t* row
+    cdef RowLayout layout
+    cdef Mark item, number
     cdef Py_ssize_t n = head.rows
     cdef Varint v = get_length(p, end, fault)
     if v.p == NULL:
         return NULL
     p = v.p
     end = p + v.value
+    layout.size = 0
+    layout.patience = LAYOUT_PATIENCE
     while p != end:
+        row = p
         v = get_tag(p, end, fault)
         if v.p == NULL:
             return broken(fault, b"WriteBulkCommand", 0)
@@ -151,14 +195,29 @@ cdef const uint8_t* read_entries(
                 p = skip(p, end, tag, 2, fault)
             # A constant kind each, so that the reader of entries is specialised four times.
             elif head.arm_kind == MX_COMMAND_KIND_WRITE_BULK:
-                p = read_entry(p, end, start, rows, n, MX_COMMAND_KIND_WRITE_BULK, fault)
+                p = read_entry(
+                    p, end, start, rows, n, MX_COMMAND_KIND_WRITE_BULK, &item, &number, fault
+                )
             elif head.arm_kind == MX_COMMAND_KIND_WRITE2_BULK:
-                p = read_entry(p, end, start, rows, n, MX_COMMAND_KIND_WRITE2_BULK, fault)
+                p = read_entry(
+                    p, end, start, rows, n, MX_COMMAND_KIND_WRITE2_BULK, &item, &number, fault
+                )
             elif head.arm_kind == MX_COMMAND_KIND_WRITE_SECURED_BULK:
-                p = read_entry(p, end, start, rows, n, MX_COMMAND_KIND_WRITE_SECURED_BULK, fault)
+                p = read_entry(
+                    p, end, start, rows, n, MX_COMMAND_KIND_WRITE_SECURED_BULK, &item, &number, fault
+                )
             else:
-                p = read_entry(p, end, start, rows, n, MX_COMMAND_KIND_WRITE_SECURED2_BULK, fault)
+                p = read_entry(
+                    p, end, start, rows, n, MX_COMMAND_KIND_WRITE_SECURED2_BULK, &item, &number,
+                    fault
+                )
             n += 1
+            if p != NULL and rows == NULL:
+                n += skip_alike(&p, end, row)
+            elif p != NULL and number.size == 8 and row[0] < 0x80 and row[1] < 0x80:
+                row_learn(&layout, row, p - row, &item, &number)
+                if layout.size != 0:
+                    n += entries_alike(&p, end, start, &layout, rows, n)
         elif tag == head.server_tag:
             v = get_varint(p, end, fault)
             p = v.p

@@ -4,10 +4,15 @@ import asyncio
 import itertools
 import operator
 import secrets
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
+from weakref import WeakSet
+
+from google.protobuf.message import Message
+from google.protobuf.message_factory import GetMessageClass
 
 from mxfast.checks import integer, text
+from mxfast.codec import decode_handle, encode_command, encode_fields, is_fine_reply
 from mxfast.contract import GATEWAY_METHODS
 from mxfast.contract import mxaccess_gateway as pb
 from mxfast.errors import (
@@ -15,10 +20,9 @@ from mxfast.errors import (
     MxGatewaySessionError,
     check_mxaccess,
     check_protocol,
-    is_mxaccess_failure,
     parse,
 )
-from mxfast.handles import HandleTable
+from mxfast.handles import HandleTable, Rebindable
 from mxfast.options import ClientOptions
 from mxfast.transport import MessageStream, Transport, attached
 
@@ -30,11 +34,32 @@ class Command(NamedTuple):
 
     name: str
     kind: int
+    field: int  # number of that arm
+    payload: type[Message]
+    numbers: dict[str, int]  # of the payload's fields
+    handle: tuple[int, int] | None  # field numbers of the reply's payload and of the handle in it
     reply: str | None  # arm of MxCommandReply's payload; None where a bare OK is the answer
 
 
 def _command(name: str, reply: str | None = None) -> Command:
-    return Command(name, pb.MxCommandKind.Value(f"MX_COMMAND_KIND_{name.upper()}"), reply)
+    kind = pb.MxCommandKind.Value(f"MX_COMMAND_KIND_{name.upper()}")
+    arm = pb.MxCommand.DESCRIPTOR.fields_by_name[name]
+    payload: Any = arm.message_type
+    numbers = {field.name: field.number for field in payload.fields}
+    return Command(
+        name, kind, arm.number, GetMessageClass(payload), numbers, _handle_in(reply), reply
+    )
+
+
+def _handle_in(reply: str | None) -> tuple[int, int] | None:
+    if reply is None:
+        return None
+    arm = pb.MxCommandReply.DESCRIPTOR.fields_by_name[reply]
+    payload: Any = arm.message_type
+    for field in payload.fields:
+        if field.name in {"server_handle", "item_handle"}:
+            return arm.number, field.number
+    return None
 
 
 REGISTER = _command("register", "register")
@@ -91,6 +116,7 @@ class CommandSender:
         self.session_id = session_id
         self.closed = False
         self.handles = HandleTable()
+        self.rebindables: WeakSet[Rebindable] = WeakSet()
         # The gateway files pending commands by correlation id: each needs its own
         # (contract notes, Process model).
         prefix = secrets.token_hex(4)
@@ -104,7 +130,7 @@ class CommandSender:
         return self.handles.tags
 
     def adopt(self, other: "CommandSender") -> None:
-        """Go on as the sender of another session: the one that was built in this one's place."""
+        """Go on as the sender of the session that was built in this one's place."""
         self.session_id = other.session_id
         self.handles = other.handles
         self._attaching = other._attaching
@@ -139,13 +165,9 @@ class CommandSender:
                 self._attaching = None
 
     async def send(
-        self,
-        command: pb.MxCommand | dict[str, Any],
-        operation: str,
-        correlation_id: str,
-        call_timeout: float,
+        self, command: pb.MxCommand, operation: str, correlation_id: str, call_timeout: float
     ) -> pb.MxCommandReply:
-        """Send a command, a message or its fields, and return the reply.
+        """Send a command given as a message and return the reply.
 
         Only the protocol status is checked.
         """
@@ -168,32 +190,21 @@ class CommandSender:
         command: Command,
         fields: dict[str, Any],
         *,
-        item: tuple[int, int] | None = None,
         tag: str = "",
         correlation_id: str = "",
         call_timeout: float | None = None,
     ) -> pb.MxCommandReply:
         """Send a command; its reply has the payload the command promises.
 
-        ``item`` (server and item handle) and ``tag`` are for the error's message.
+        ``tag`` is for the error's message.
         """
-        reply = await self.send(
-            {"kind": command.kind, command.name: fields},
-            command.name,
-            correlation_id,
-            call_timeout or self.options.call_timeout,
-        )
-        if is_mxaccess_failure(reply):
-            subject = tag
-            if item is not None:
-                tag = self.tags.get(item, "")
-                subject = f"item {item[1]} ({tag})" if tag else f"item {item[1]}"
-            check_mxaccess(reply, command.name, subject, self.transport.redact)
-        if command.reply is not None and not reply.HasField(command.reply):
-            raise MalformedReplyError(
-                f"the reply has no {command.reply}", operation=command.name, reply=reply
-            )
-        return reply
+        request = self.request(command, fields, correlation_id)
+        data = await self.exchange(command, request, tag=tag, call_timeout=call_timeout)
+        return self.read(command, data)
+
+    async def run_bare(self, command: Command, fields: dict[str, Any]) -> None:
+        """Send a command to which a bare OK is the answer."""
+        await self.exchange(command, self.request(command, fields))
 
     async def run_on_item(
         self,
@@ -201,42 +212,112 @@ class CommandSender:
         server_handle: int,
         item_handle: int,
         fields: dict[str, Any] | None = None,
-    ) -> pb.MxCommandReply:
-        """Send a command about one item."""
+    ) -> bytes:
+        """Send a command about one item and return its reply's bytes."""
         server = integer(server_handle, "server_handle")
         item = integer(item_handle, "item_handle")
-        fields = fields or {}
-        fields["server_handle"] = server
-        fields["item_handle"] = item
-        return await self.run(command, fields, item=(server, item))
+        about = {"server_handle": server, "item_handle": item}
+        request = self.request(command, about | fields if fields else about)
+        return await self.exchange(command, request, item=(server, item))
 
-    async def add(
-        self, command: Command, server_handle: int, item_definition: str, **context: str
-    ) -> int:
-        """Add an item and return its handle; ``context`` is its ``item_context``, if it has one."""
-        server = integer(server_handle, "server_handle")
-        names = [text(given, name) for name, given in context.items()]
-        names.append(text(item_definition, "item_definition"))
-        fields = {"server_handle": server, "item_definition": item_definition, **context}
-        tag = ".".join(filter(None, names))
-        reply = await self.run(command, fields, tag=tag)
-        item = self.handle_in(reply, getattr(reply, command.name).item_handle, command)
-        self.tags[server, item] = tag
-        if command is not ADD_ITEM:
-            self.handles.added_by[server, item] = (command.name, item_definition, names[0])
-        return item
+    def request(self, command: Command, fields: dict[str, Any], correlation_id: str = "") -> bytes:
+        """Return the request of a command."""
+        payload = encode_fields(command.numbers, fields)
+        if payload is None:
+            payload = command.payload(**fields).SerializeToString()
+        return encode_command(
+            self.session_id,
+            correlation_id or self.next_correlation_id(),
+            command.kind,
+            command.field,
+            payload,
+        )
 
-    def handle_in(self, reply: pb.MxCommandReply, handle: int, command: Command) -> int:
-        """Return the handle of a reply.
+    async def exchange(
+        self,
+        command: Command,
+        request: bytes,
+        *,
+        item: tuple[int, int] | None = None,
+        tag: str = "",
+        call_timeout: float | None = None,
+    ) -> bytes:
+        """Send a request and return its reply's bytes, which report no failure.
+
+        ``item`` (server and item handle) and ``tag`` are for the error's message.
+        """
+        self.require_open(command.name)
+        if self._attaching is not None:
+            await self.attached()
+        data = await self.transport.unary(
+            _INVOKE,
+            request,
+            timeout=call_timeout or self.options.call_timeout,
+            operation=command.name,
+        )
+        if not is_fine_reply(data):
+            reply = parse(pb.MxCommandReply, data, command.name)
+            check_protocol(reply.protocol_status, command.name, reply, self.transport.redact)
+            subject = tag
+            if item is not None:
+                tag = self.tags.get(item, "")
+                subject = f"item {item[1]} ({tag})" if tag else f"item {item[1]}"
+            check_mxaccess(reply, command.name, subject, self.transport.redact)
+        return data
+
+    def read(self, command: Command, data: bytes) -> pb.MxCommandReply:
+        """Return a reply that has the payload its command promises.
 
         Raises
         ------
         MalformedReplyError
-            It is 0, which MXAccess never gives: it is what a field not sent reads as.
+            It has none.
         """
+        reply = parse(pb.MxCommandReply, data, command.name)
+        if command.reply is None or not reply.HasField(command.reply):
+            raise MalformedReplyError(
+                f"the reply has no {command.reply}", operation=command.name, reply=reply
+            )
+        return reply
+
+    async def add(
+        self, command: Command, server_handle: int, item_definition: str, item_context: str = ""
+    ) -> int:
+        """Add an item and return its handle."""
+        fields: dict[str, Any] = {
+            "server_handle": integer(server_handle, "server_handle"),
+            "item_definition": text(item_definition, "item_definition"),
+        }
+        tag = item_definition
+        if "item_context" in command.numbers:
+            fields["item_context"] = text(item_context, "item_context")
+            tag = ".".join(filter(None, (item_context, item_definition)))
+        item = await self.run_for_handle(command, fields, tag=tag)
+        key = fields["server_handle"], item
+        self.tags[key] = tag
+        if command is not ADD_ITEM:
+            self.handles.added_by[key] = (command.name, item_definition, item_context)
+        return item
+
+    async def run_for_handle(
+        self, command: Command, fields: dict[str, Any], *, tag: str = ""
+    ) -> int:
+        """Send a command and return the handle that it is answered with.
+
+        Raises
+        ------
+        MalformedReplyError
+            The reply has no handle, or 0, which MXAccess never gives: it is what a field
+            not sent reads as.
+        """
+        data = await self.exchange(command, self.request(command, fields), tag=tag)
+        assert command.handle is not None
+        handle = decode_handle(data, *command.handle)
         if handle == 0:
             raise MalformedReplyError(
-                "the reply has no handle", operation=command.name, reply=reply
+                "the reply has no handle",
+                operation=command.name,
+                reply=self.read(command, data),
             )
         return handle
 
@@ -310,15 +391,19 @@ class CommandSender:
         ValueError
             More than ``max_bulk_items`` of the options.
         """
-        if items is None or isinstance(items, (str, bytes)) or not isinstance(items, Iterable):
+        if isinstance(items, (str, bytes)) or not isinstance(items, Iterable):
             raise TypeError(f"{name} must be a list, not {type(items).__name__}")
-        listed = items if isinstance(items, Sequence) else list(items)
+        listed = items if isinstance(items, (list, tuple)) else list(items)
         if len(listed) > self.options.max_bulk_items:
             raise ValueError(
                 f"{len(listed)} {name}: at most max_bulk_items = {self.options.max_bulk_items} "
                 "go into one bulk command; split the list"
             )
-        return [check(item, f"{name}[{index}]") for index, item in enumerate(listed)]
+        try:
+            return [check(item, name) for item in listed]
+        except (TypeError, ValueError):
+            # Once more for the words: a name for each would cost more than all the rest.
+            return [check(item, f"{name}[{index}]") for index, item in enumerate(listed)]
 
     def forget(self, results: list[pb.SubscribeResult]) -> list[pb.SubscribeResult]:
         """Forget the items that a command removed; return its results."""

@@ -17,21 +17,7 @@ from mxfast.transport import GrpcTransport, MessageStream, call
 class Connection:
     """A connection to a gateway; an async context manager.
 
-    Parameters
-    ----------
-    options : ClientOptions
-        What to connect to.
-    channel : grpc.aio.Channel, optional
-        A channel to use instead of making one; it is not closed by the client.
-    stub : object, optional
-        For tests: an object with a method for each RPC that is used, named as it, to call
-        instead of a channel's. It takes a message and the keywords ``metadata`` and
-        ``timeout``, as far as its signature has them.
-
-    Raises
-    ------
-    ValueError
-        Both are given.
+    Parameters and errors are described where users meet them: at `mxfast.GatewayClient`.
     """
 
     def __init__(

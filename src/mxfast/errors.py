@@ -51,8 +51,9 @@ class MxGatewayError(Exception):
 
     Attributes
     ----------
-    result : WriteResult or None
-        For an array write that failed on its way: the outcome of every item.
+    result : WriteResult, Items, ReadResult or None
+        For an array write or a subscribe that failed on its way: the outcome of every item.
+        For a ``raise_for_failure``: what it was asked of.
     """
 
     def __init__(

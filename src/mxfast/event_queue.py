@@ -220,6 +220,17 @@ def count_sequences(columns: EventColumns) -> int:
     return int((np.diff(numbered) != 0).sum()) + 1 if len(numbered) else 0
 
 
+def repeated(columns: EventColumns, last: int) -> NDArray[np.int64]:
+    """Return the messages whose sequence is not beyond ``last`` and all before them."""
+    rows = np.flatnonzero(columns.worker_sequence)
+    sequence = columns.worker_sequence[rows]
+    if not len(rows) or (int(sequence[0]) > last and (sequence[1:] > sequence[:-1]).all()):
+        return np.empty(0, np.int64)
+    messages, first = np.unique(columns.message_index[rows], return_index=True)
+    sequence = np.concatenate([np.array([last], np.uint64), sequence[first]])
+    return messages[sequence[1:] <= np.maximum.accumulate(sequence)[:-1]]
+
+
 def readable_part(messages: list[bytes]) -> tuple[EventColumns, MalformedReplyError]:
     """Return the events before the first message that cannot be read, and its error."""
     for index, message in enumerate(messages):

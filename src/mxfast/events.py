@@ -5,9 +5,18 @@ from collections.abc import AsyncIterator, Callable
 from functools import partial
 from typing import Self
 
+import numpy as np
+
 from mxfast.batch import EventBatch
 from mxfast.codec import DecodeError, EventColumns, decode_events
-from mxfast.event_queue import EventQueue, Listener, Overflow, count_sequences, readable_part
+from mxfast.event_queue import (
+    EventQueue,
+    Listener,
+    Overflow,
+    count_sequences,
+    readable_part,
+    repeated,
+)
 from mxfast.handles import HandleChanges
 from mxfast.reader import EventReader
 from mxfast.transport import call_soon_from_any_thread
@@ -136,6 +145,11 @@ class EventStream(AsyncIterator[EventBatch]):
             queue.messages = []
             self._reader.leave(queue)
             queue.error = error
+        if changes is not None:
+            self._last_sequence = None  # it starts anew with the session
+        again = repeated(columns, self._last_sequence or 0)
+        if len(again):
+            columns = decode_events(np.delete(np.array(columns.messages, object), again).tolist())
         gap = self._sequence_jumps(columns) or queue.gap or bool(columns.gaps)
         gap = gap or changes is not None
         batch = EventBatch(columns, dropped=queue.dropped, gap=gap, rebuilt=changes)

@@ -74,6 +74,10 @@ class GalaxyNode:
 
     __slots__ = ("_expanding", "_filters", "_galaxy", "children", "has_children", "object")
 
+    object: pb.GalaxyObject
+    has_children: bool
+    children: "list[GalaxyNode] | None"
+
     def __init__(
         self,
         galaxy: "GalaxyRepositoryClient",
@@ -83,7 +87,7 @@ class GalaxyNode:
     ) -> None:
         self.object = message
         self.has_children = has_children
-        self.children: list[GalaxyNode] | None = None
+        self.children = None
         self._galaxy = galaxy
         self._filters = filters
         self._expanding: asyncio.Task[list[GalaxyNode]] | None = None
@@ -123,6 +127,8 @@ class DeployEvents(MessageIterator[pb.DeployEvent]):
         counts up by one, so a gap is a loss (contract notes, Galaxy repository). After a
         loss what is known of the galaxy is out of date.
     """
+
+    missed: int
 
     def __init__(self, stream: MessageStream) -> None:
         super().__init__(stream, pb.DeployEvent, "watch_deploy_events")

@@ -2,13 +2,14 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from mxfast.contract import mxaccess_gateway as pb
 
-__all__ = ["HandleChanges", "HandleTable"]
+__all__ = ["HandleChanges", "HandleTable", "Rebindable"]
 
 Key = tuple[int, int]
 """Server handle and item handle."""
@@ -45,9 +46,9 @@ class HandleTable:
 
     def subscribed(self, server: int, items: Iterable[int], tags: Iterable[str]) -> None:
         """Note items that were added and advised by tag."""
-        for item, tag in zip(items, tags, strict=True):
-            self.tags[server, item] = tag
-            self.advised[server, item] = "advise"
+        keys = [(server, item) for item in items]
+        self.tags.update(zip(keys, tags, strict=True))
+        self.advised.update(dict.fromkeys(keys, "advise"))
 
     def set_advised(
         self, server: int, results: Iterable[pb.SubscribeResult], advised: bool
@@ -134,3 +135,10 @@ class HandleChanges:
 
     def __repr__(self) -> str:
         return f"<HandleChanges of {len(self.keys)} items, {len(self.failed)} failed>"
+
+
+class Rebindable(Protocol):
+    """What holds handles of a session and wants the new ones, such as `Items`."""
+
+    def rebind(self, changes: HandleChanges) -> None:
+        """Take the new handles."""

@@ -1,17 +1,22 @@
 """Items: tags that a session subscribed, with the handles that stand for them."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, overload
+from typing import Any, NamedTuple, cast, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from mxfast.batch import EventBatch
 from mxfast.checks import shown
 from mxfast.commands import CommandSender
 from mxfast.errors import MxAccessError
 from mxfast.handles import HandleChanges
+from mxfast.interop import as_array
 
 __all__ = ["Item", "Items"]
+
+# What `as_array` looks for.
+_WAYS_OF_COLUMNS = ("__array__", "__arrow_c_stream__", "__arrow_c_array__")
 
 
 class Item(NamedTuple):
@@ -149,18 +154,23 @@ class Items:
             raise KeyError(f"item handle {handle} is none of these items")
         return self.tags[rows]
 
-    def rows_of(self, item_handles: ArrayLike) -> NDArray[np.intp]:
-        """Return the rows of item handles, such as those of an `EventBatch`.
+    def rows_of(self, item_handles: ArrayLike | EventBatch) -> NDArray[np.intp]:
+        """Return the rows of item handles or, safer, of a batch of events.
 
         Parameters
         ----------
-        item_handles : array of int, shape (m,)
+        item_handles : array of int, or EventBatch, shape (m,)
+            A batch tells its server handles too: events of a session that was built anew
+            meanwhile, whose item handles stood for other tags, are then told apart.
 
         Returns
         -------
         ndarray of intp, shape (m,)
-            -1 for a handle that is none of these items.
+            -1 for what is none of these items.
         """
+        if isinstance(item_handles, EventBatch):
+            rows = self.rows_of(item_handles.item_handle)
+            return np.where(item_handles.server_handle == self.server_handle, rows, -1)
         wanted = np.asarray(item_handles)
         if self._looked_up is not self._binding.item_handle:
             handles = self.item_handle
@@ -267,7 +277,7 @@ def resolved(given: "ArrayLike | Items", server_handle: int, by_tag: HandlesByTa
         return _handles_of_items(given, server_handle)
     if isinstance(given, str):
         raise TypeError(f"item_handles is one str, {shown(given)}: give a list of tags")
-    tags = column_of_objects(given)
+    tags = column_of_objects(given, "item_handles")
     if not tags or not isinstance(tags[0], str):
         return given
     for index, tag in enumerate(tags):
@@ -279,7 +289,8 @@ def resolved(given: "ArrayLike | Items", server_handle: int, by_tag: HandlesByTa
 def _handles_of_items(items: Items, server_handle: int) -> NDArray[np.int32]:
     if items.server_handle != server_handle:
         raise ValueError(
-            f"the items belong to server handle {items.server_handle}, not {server_handle}"
+            f"the items belong to server handle {items.server_handle}, not {server_handle}: "
+            "give items.server_handle"
         )
     handles = items.item_handle
     if not handles.all():
@@ -292,16 +303,21 @@ def _handles_of_items(items: Items, server_handle: int) -> NDArray[np.int32]:
     return handles
 
 
-def column_of_objects(given: object) -> list[Any]:
+def column_of_objects(given: object, name: str) -> list[Any]:
     """Return the elements of a list or a column, as far as they may be tags.
 
-    Those of a column of numbers are not listed.
+    Those of a column of numbers are not listed, nor those of what is no column.
+
+    Raises
+    ------
+    EncodeError
+        A column holds a null.
     """
     if isinstance(given, (list, tuple)):
         return list(given)
-    if not hasattr(given, "dtype"):
+    if not any(hasattr(given, way) for way in _WAYS_OF_COLUMNS):
         return []
-    array = np.asarray(given)
+    array = as_array(cast(ArrayLike, given), name)
     return array.tolist() if array.ndim == 1 and array.dtype.kind in "OUT" else []
 
 

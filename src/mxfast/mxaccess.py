@@ -2,18 +2,17 @@
 
 import operator
 from collections.abc import Iterable, Mapping
-from typing import Any, TypeVar
+from typing import Any
 
 from google.protobuf.message import Message
 
 from mxfast import commands
 from mxfast.checks import in_range, integer, text
+from mxfast.codec import encode_write
 from mxfast.commands import Command, CommandSender
 from mxfast.contract import mxaccess_gateway as pb
 from mxfast.errors import MxGatewayError
 from mxfast.values import to_mx_sparse_array, to_mx_value
-
-EntryT = TypeVar("EntryT", bound=Message)
 
 
 class MxAccessCommands:
@@ -44,16 +43,14 @@ class MxAccessCommands:
             The server handle that the other commands take.
         """
         fields = {"client_name": text(client_name, "client_name")}
-        reply = await self._commands.run(commands.REGISTER, fields)
-        handle = reply.register.server_handle
-        server = self._commands.handle_in(reply, handle, commands.REGISTER)
+        server = await self._commands.run_for_handle(commands.REGISTER, fields)
         self._commands.handles.servers[server] = client_name
         return server
 
     async def unregister(self, server_handle: int) -> None:
         """Unregister: the server handle and its items are gone."""
         server = integer(server_handle, "server_handle")
-        await self._commands.run(commands.UNREGISTER, {"server_handle": server})
+        await self._commands.run_bare(commands.UNREGISTER, {"server_handle": server})
         self._commands.handles.unregister(server)
 
     async def add_item(self, server_handle: int, item_definition: str) -> int:
@@ -76,7 +73,7 @@ class MxAccessCommands:
     async def add_item2(self, server_handle: int, item_definition: str, item_context: str) -> int:
         """Add a tag relative to a context, such as ``"Level"`` in ``"Tank1"``; see `add_item`."""
         return await self._commands.add(
-            commands.ADD_ITEM2, server_handle, item_definition, item_context=item_context
+            commands.ADD_ITEM2, server_handle, item_definition, item_context
         )
 
     async def add_buffered_item(
@@ -88,7 +85,7 @@ class MxAccessCommands:
         result are those of `add_item2`.
         """
         return await self._commands.add(
-            commands.ADD_BUFFERED_ITEM, server_handle, item_definition, item_context=item_context
+            commands.ADD_BUFFERED_ITEM, server_handle, item_definition, item_context
         )
 
     async def set_buffered_update_interval(
@@ -108,7 +105,7 @@ class MxAccessCommands:
         server = integer(server_handle, "server_handle")
         interval = in_range(update_interval_milliseconds, name, 0, 2**31 - 1)
         fields = {"server_handle": server, name: interval}
-        await self._commands.run(commands.SET_BUFFERED_UPDATE_INTERVAL, fields)
+        await self._commands.run_bare(commands.SET_BUFFERED_UPDATE_INTERVAL, fields)
         self._commands.handles.intervals[server] = interval
 
     async def remove_item(self, server_handle: int, item_handle: int) -> None:
@@ -135,15 +132,15 @@ class MxAccessCommands:
 
     async def suspend(self, server_handle: int, item_handle: int) -> pb.MxStatusProxy:
         """Hold back an item's data changes until `activate`; return MXAccess's status."""
-        reply = await self._commands.run_on_item(commands.SUSPEND, server_handle, item_handle)
+        data = await self._commands.run_on_item(commands.SUSPEND, server_handle, item_handle)
         self._commands.handles.suspended.add(_key(server_handle, item_handle))
-        return reply.suspend.status
+        return self._commands.read(commands.SUSPEND, data).suspend.status
 
     async def activate(self, server_handle: int, item_handle: int) -> pb.MxStatusProxy:
         """Let a suspended item's data changes come again; return MXAccess's status."""
-        reply = await self._commands.run_on_item(commands.ACTIVATE, server_handle, item_handle)
+        data = await self._commands.run_on_item(commands.ACTIVATE, server_handle, item_handle)
         self._commands.handles.suspended.discard(_key(server_handle, item_handle))
-        return reply.activate.status
+        return self._commands.read(commands.ACTIVATE, data).activate.status
 
     # ------------------------------------------------------------ users
 
@@ -234,8 +231,21 @@ class MxAccessCommands:
         TypeError, ValueError
             The value cannot be written; nothing was sent.
         """
-        fields = {"value": to_mx_value(value), "user_id": integer(user_id, "user_id")}
-        await self._commands.run_on_item(commands.WRITE, server_handle, item_handle, fields)
+        sender = self._commands
+        request = encode_write(
+            sender.session_id,
+            sender.next_correlation_id(),
+            server_handle,
+            item_handle,
+            value,
+            user_id,
+        )
+        if request is not None:
+            item = (server_handle, item_handle)
+            await sender.exchange(commands.WRITE, request, item=item)
+            return
+        fields = _by_user(user_id, to_mx_value(value))
+        await sender.run_on_item(commands.WRITE, server_handle, item_handle, fields)
 
     async def write2(
         self,
@@ -246,11 +256,8 @@ class MxAccessCommands:
         user_id: int = 0,
     ) -> None:
         """Write one value with its own timestamp, a datetime or datetime64; see `write`."""
-        fields = {
-            "value": to_mx_value(value),
-            "timestamp_value": to_mx_value(timestamp_value),
-            "user_id": integer(user_id, "user_id"),
-        }
+        fields = _by_user(user_id, to_mx_value(value))
+        fields["timestamp_value"] = to_mx_value(timestamp_value)
         await self._commands.run_on_item(commands.WRITE2, server_handle, item_handle, fields)
 
     async def write_secured(
@@ -280,11 +287,7 @@ class MxAccessCommands:
         TypeError, ValueError
             The value cannot be written; nothing was sent.
         """
-        fields = {
-            "current_user_id": integer(current_user_id, "current_user_id"),
-            "verifier_user_id": integer(verifier_user_id, "verifier_user_id"),
-            "value": to_mx_value(value),
-        }
+        fields = _by_users(current_user_id, verifier_user_id, value)
         await self._commands.run_on_item(commands.WRITE_SECURED, server_handle, item_handle, fields)
 
     async def write_secured2(  # noqa: PLR0917 - as MXAccess has them
@@ -300,12 +303,8 @@ class MxAccessCommands:
 
         See `write_secured` and `write2`.
         """
-        fields = {
-            "current_user_id": integer(current_user_id, "current_user_id"),
-            "verifier_user_id": integer(verifier_user_id, "verifier_user_id"),
-            "value": to_mx_value(value),
-            "timestamp_value": to_mx_value(timestamp_value),
-        }
+        fields = _by_users(current_user_id, verifier_user_id, value)
+        fields["timestamp_value"] = to_mx_value(timestamp_value)
         await self._commands.run_on_item(
             commands.WRITE_SECURED2, server_handle, item_handle, fields
         )
@@ -345,10 +344,7 @@ class MxAccessCommands:
             An element that cannot be written, an index out of range or given twice;
             nothing was sent.
         """
-        fields = {
-            "value": to_mx_sparse_array(element_data_type, total_length, elements),
-            "user_id": integer(user_id, "user_id"),
-        }
+        fields = _by_user(user_id, to_mx_sparse_array(element_data_type, total_length, elements))
         await self._commands.run_on_item(commands.WRITE, server_handle, item_handle, fields)
 
     # ------------------------------------------------------------ bulk commands
@@ -453,9 +449,7 @@ class MxAccessCommands:
         TypeError, ValueError
             As for `subscribe_bulk`.
         """
-        return await self._write_bulk(
-            commands.WRITE_BULK, server_handle, entries, pb.WriteBulkEntry, correlation_id
-        )
+        return await self._write_bulk(commands.WRITE_BULK, server_handle, entries, correlation_id)
 
     async def write2_bulk(
         self,
@@ -465,9 +459,7 @@ class MxAccessCommands:
         correlation_id: str = "",
     ) -> list[pb.BulkWriteResult]:
         """Write values with timestamps given as messages; see `write_bulk`."""
-        return await self._write_bulk(
-            commands.WRITE2_BULK, server_handle, entries, pb.Write2BulkEntry, correlation_id
-        )
+        return await self._write_bulk(commands.WRITE2_BULK, server_handle, entries, correlation_id)
 
     async def write_secured_bulk(
         self,
@@ -478,11 +470,7 @@ class MxAccessCommands:
     ) -> list[pb.BulkWriteResult]:
         """Write to secured attributes, values given as messages; see `write_bulk`."""
         return await self._write_bulk(
-            commands.WRITE_SECURED_BULK,
-            server_handle,
-            entries,
-            pb.WriteSecuredBulkEntry,
-            correlation_id,
+            commands.WRITE_SECURED_BULK, server_handle, entries, correlation_id
         )
 
     async def write_secured2_bulk(
@@ -497,26 +485,17 @@ class MxAccessCommands:
         See `write_bulk`.
         """
         return await self._write_bulk(
-            commands.WRITE_SECURED2_BULK,
-            server_handle,
-            entries,
-            pb.WriteSecured2BulkEntry,
-            correlation_id,
+            commands.WRITE_SECURED2_BULK, server_handle, entries, correlation_id
         )
 
     async def _write_bulk(
-        self,
-        command: Command,
-        server_handle: int,
-        entries: Iterable[EntryT],
-        entry_type: type[EntryT],
-        correlation_id: str,
+        self, command: Command, server_handle: int, entries: Iterable[Message], correlation_id: str
     ) -> list[pb.BulkWriteResult]:
-        def checked(entry: Any, name: str) -> EntryT:
-            if not isinstance(entry, entry_type):
-                raise TypeError(
-                    f"{name} must be a {entry_type.DESCRIPTOR.name}, not {type(entry).__name__}"
-                )
+        entry_type: Any = command.payload.DESCRIPTOR.fields_by_name["entries"].message_type
+
+        def checked(entry: Any, name: str) -> Message:
+            if not isinstance(entry, Message) or entry.DESCRIPTOR is not entry_type:
+                raise TypeError(f"{name} must be a {entry_type.name}, not {type(entry).__name__}")
             return entry
 
         messages = self._commands.limited(entries, "entries", checked)
@@ -573,6 +552,20 @@ class MxAccessCommands:
 
 def _key(server_handle: int, item_handle: int) -> tuple[int, int]:
     return operator.index(server_handle), operator.index(item_handle)
+
+
+def _by_user(user_id: int, value: pb.MxValue) -> dict[str, Any]:
+    """Return the fields of a plain write, each checked."""
+    return {"value": value, "user_id": integer(user_id, "user_id")}
+
+
+def _by_users(current_user_id: int, verifier_user_id: int, value: Any) -> dict[str, Any]:
+    """Return the fields of a secured write, each checked."""
+    return {
+        "current_user_id": integer(current_user_id, "current_user_id"),
+        "verifier_user_id": integer(verifier_user_id, "verifier_user_id"),
+        "value": to_mx_value(value),
+    }
 
 
 def _take_out(password: str, error: MxGatewayError) -> None:

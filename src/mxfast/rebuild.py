@@ -1,14 +1,91 @@
 """Doing again in a new session what a session that died had registered, added and advised."""
 
+import asyncio
+import contextlib
 import itertools
-from collections.abc import Awaitable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 
+from mxfast.commands import CommandSender
 from mxfast.contract import mxaccess_gateway as pb
-from mxfast.errors import MxAccessError, MxGatewaySessionError
+from mxfast.errors import MxAccessError, MxGatewayError, MxGatewaySessionError
 from mxfast.handles import HandleChanges, HandleTable, Key
 from mxfast.mxaccess import MxAccessCommands
 
-__all__ = ["add_again", "advise_again"]
+__all__ = ["Attach", "Rebuilder"]
+
+Attach = Callable[[CommandSender, bool], None]
+"""Opens the event stream of a session, before its items are advised, or after (True)."""
+
+
+class Rebuilder:
+    """Opens and fills another session in the place of one that died.
+
+    Parameters
+    ----------
+    sender : CommandSender
+        The session's.
+    open_another : callable or None
+        Opens another session of the same kind and returns its id.
+    close : callable
+        Closes the session of an id.
+    """
+
+    def __init__(
+        self,
+        sender: CommandSender,
+        open_another: Callable[[], Awaitable[str]] | None,
+        close: Callable[[str], Awaitable[None]],
+    ) -> None:
+        self._sender = sender
+        self._open_another = open_another
+        self._close = close
+        self._lock = asyncio.Lock()
+        self._changes = HandleChanges()
+        self._retired: set[int] = set()  # server handles of all sessions before
+
+    async def rebuild(self, dead: str, attach: Attach) -> HandleChanges:
+        """Rebuild, unless it was done since session ``dead`` was the one.
+
+        ``attach`` opens an event stream of the new session, or not; see `Session.rebuild`.
+        """
+        sender = self._sender
+        sender.require_open("rebuild")
+        async with self._lock:
+            if sender.session_id != dead:
+                attach(sender, True)
+                return self._changes
+            if self._open_another is None:
+                raise MxGatewaySessionError(
+                    "this session was not opened by GatewayClient.open_session and cannot be "
+                    "opened again",
+                    operation="rebuild",
+                )
+            with contextlib.suppress(MxGatewayError):
+                await self._close(dead)
+            session_id = await self._open_another()
+            try:
+                self._changes = await self._fill(session_id, attach)
+            except BaseException:
+                with contextlib.suppress(MxGatewayError):
+                    await asyncio.shield(self._close(session_id))
+                raise
+        for each in list(sender.rebindables):
+            each.rebind(self._changes)
+        return self._changes
+
+    async def _fill(self, session_id: str, attach: Attach) -> HandleChanges:
+        """Do in a new session what was done in the old one, and have it take its place."""
+        old, options = self._sender.handles, self._sender.options
+        sender = CommandSender(self._sender.transport, options, session_id)
+        session = MxAccessCommands(sender)
+        retired = self._retired | old.servers.keys()
+        changes = await add_again(session, old, retired, options.max_bulk_items)
+        attach(sender, False)
+        await advise_again(session, old, changes, options.max_bulk_items)
+        self._sender.require_open("rebuild")  # it may have been closed meanwhile
+        self._retired = retired
+        self._sender.adopt(sender)
+        return changes
 
 
 async def add_again(

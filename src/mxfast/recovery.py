@@ -19,6 +19,7 @@ from mxfast.errors import (
     MxGatewayWorkerError,
 )
 from mxfast.handles import HandleChanges
+from mxfast.rebuild import Attach
 from mxfast.streams import open_stream
 from mxfast.transport import MessageStream
 
@@ -89,13 +90,13 @@ class SessionLink:
     sender : CommandSender
         The session's.
     rebuild : callable
-        `Session._rebuild`.
+        `Rebuilder.rebuild`.
     """
 
     def __init__(
         self,
         sender: CommandSender,
-        rebuild: "Callable[[str, Attach], Awaitable[HandleChanges]]",
+        rebuild: Callable[[str, Attach], Awaitable[HandleChanges]],
     ) -> None:
         self._sender = sender
         self._rebuild = rebuild
@@ -158,15 +159,11 @@ class SessionLink:
                     for item, result in zip(chosen, results, strict=True)
                 ]
 
-    async def rebuild(self, attach: "Attach") -> HandleChanges:
+    async def rebuild(self, attach: Attach) -> HandleChanges:
         """Build the session anew, unless another has; ``attach`` opens its event stream."""
         changes = await self._rebuild(self.session_id, attach)
         self.session_id = self._sender.session_id
         return changes
-
-
-Attach = Callable[[CommandSender, bool], None]
-"""Opens the event stream of a session, before its items are advised, or after (True)."""
 
 
 def open_events(sender: CommandSender, after_worker_sequence: int, operation: str) -> MessageStream:

@@ -1,10 +1,8 @@
 """A session with the gateway: MXAccess's commands, arrays of values, and events."""
 
 import asyncio
-import contextlib
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Self
-from weakref import WeakSet
 
 import grpc
 import numpy as np
@@ -20,14 +18,14 @@ from mxfast.errors import MxGatewayError, MxGatewaySessionError, check_mxaccess,
 from mxfast.event_queue import EventQueue, Overflow
 from mxfast.events import EventStream
 from mxfast.handles import HandleChanges
-from mxfast.items import Binding, HandlesByTag, Items, resolved
+from mxfast.items import HandlesByTag, Items, resolved
 from mxfast.mxaccess import MxAccessCommands
 from mxfast.options import ClientOptions
 from mxfast.outcomes import WriteResult
 from mxfast.prepared_write import PreparedWrite
 from mxfast.reader import EventReader
-from mxfast.rebuild import add_again, advise_again
-from mxfast.recovery import Attach, SessionLink, open_events
+from mxfast.rebuild import Rebuilder
+from mxfast.recovery import SessionLink, open_events
 from mxfast.streams import MessageIterator
 from mxfast.tags import ReadResult, checked_tags, read, subscribe
 from mxfast.transport import Transport, call
@@ -73,12 +71,8 @@ class Session(MxAccessCommands):
         self._transport = transport
         self._options = options
         self._writer = ArrayWriter(self._commands)
-        self._open_another = open_another
         self._closing: asyncio.Task[None] | None = None
-        self._rebuilding = asyncio.Lock()
-        self._changes = HandleChanges()
-        self._retired: set[int] = set()
-        self._bindings: WeakSet[Binding] = WeakSet()
+        self._rebuilder = Rebuilder(self._commands, open_another, self._close)
         self._handles_by_tag = HandlesByTag(self._commands)
 
     @property
@@ -120,9 +114,7 @@ class Session(MxAccessCommands):
         """
         server = integer(server_handle, "server_handle")
         checked = checked_tags(tags, self._options.max_message_bytes, unique=True)
-        items = await subscribe(self._commands, server, checked)
-        self._bindings.add(items._binding)
-        return items
+        return await subscribe(self._commands, server, checked)
 
     async def read_array(
         self, server_handle: int, tags: Iterable[str] | Items, *, timeout_ms: int = 0
@@ -224,7 +216,6 @@ class Session(MxAccessCommands):
             As usual, with the same ``result``; under `asyncio.timeout` it is the
             ``__context__`` of the TimeoutError.
         """
-        self._commands.require_open("write_array")
         server = integer(server_handle, "server_handle")
         return await self._writer.write(
             server,
@@ -352,8 +343,9 @@ class Session(MxAccessCommands):
             raise ValueError("rebuild=True needs resume=True")
         after = in_range(after_worker_sequence, "after_worker_sequence", 0, 2**64 - 1)
         queue = EventQueue(max_events, max_delay, overflow)
-        link = SessionLink(self._commands, self._rebuild)
-        stream = EventStream(EventReader(link, after, resume=resume, rebuild=rebuild), queue, after)
+        link = SessionLink(self._commands, self._rebuilder.rebuild)
+        reader = EventReader(link, after, resume=resume, rebuild=rebuild)
+        stream = EventStream(reader, queue, after)
         self._writer.listen_to(stream)
         return stream
 
@@ -399,51 +391,11 @@ class Session(MxAccessCommands):
         MxGatewayError
             Another session could not be opened and filled. This object is as it was.
         """
-        return await self._rebuild(self.session_id, lambda sender, advised: None)
-
-    async def _rebuild(self, dead: str, attach: Attach) -> HandleChanges:
-        """Rebuild, unless it was done since session ``dead`` was the one."""
-        self._commands.require_open("rebuild")
-        async with self._rebuilding:
-            if self.session_id != dead:
-                attach(self._commands, True)
-                return self._changes
-            if self._open_another is None:
-                raise MxGatewaySessionError(
-                    "this session was not opened by GatewayClient.open_session and cannot be "
-                    "opened again",
-                    operation="rebuild",
-                )
-            with contextlib.suppress(MxGatewayError):
-                await self._close(dead)
-            session_id = await self._open_another()
-            try:
-                self._changes = await self._fill(session_id, attach)
-            except BaseException:
-                with contextlib.suppress(MxGatewayError):
-                    await asyncio.shield(self._close(session_id))
-                raise
-        for each in list(self._bindings):
-            each.rebind(self._changes)
-        return self._changes
-
-    async def _fill(self, session_id: str, attach: Attach) -> HandleChanges:
-        """Do in a new session what was done in this one, and become it."""
-        old, limit = self._commands.handles, self._options.max_bulk_items
-        sender = CommandSender(self._transport, self._options, session_id)
-        session = MxAccessCommands(sender)
-        retired = self._retired | old.servers.keys()
-        changes = await add_again(session, old, retired, limit)
-        attach(sender, False)
-        await advise_again(session, old, changes, limit)
-        self._commands.require_open("rebuild")  # it may have been closed meanwhile
-        self._retired = retired
-        self._commands.adopt(sender)
-        return changes
+        return await self._rebuilder.rebuild(self.session_id, lambda sender, advised: None)
 
     async def ping(self, message: str = "") -> None:
         """Have the session's worker answer."""
-        await self._commands.run(commands.PING, {"message": text(message, "message")})
+        await self._commands.run_bare(commands.PING, {"message": text(message, "message")})
 
     async def get_session_state(self) -> int:
         """Return the session's state, a ``SessionState`` number."""

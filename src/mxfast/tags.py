@@ -35,7 +35,7 @@ __all__ = ["ReadError", "ReadResult"]
 
 _INVOKE = GATEWAY_METHODS["Invoke"]
 _READ = "read_array"
-_OPERATIONS = {commands.SUBSCRIBE_BULK: "subscribe", commands.READ_BULK: _READ}
+_OPERATIONS = {commands.SUBSCRIBE_BULK.name: "subscribe", commands.READ_BULK.name: _READ}
 
 ReplyT = TypeVar("ReplyT", SubscribeReply, ReadReply)
 
@@ -179,7 +179,7 @@ def checked_tags(given: Iterable[str] | Items, limit: int, *, unique: bool) -> l
         return list(given.tags)
     if isinstance(given, (str, bytes)) or not isinstance(given, Iterable):
         raise TypeError(f"tags must be a list of str, not {shown(given)}")
-    tags = column_of_objects(given) or list(given)
+    tags = column_of_objects(given, "tags") or list(given)
     try:
         # All at once, as there may be very many.
         "".join(tags).encode()
@@ -235,9 +235,22 @@ async def subscribe(sender: CommandSender, server_handle: int, tags: list[str]) 
     except BaseException as error:
         # What was subscribed until then is not lost; also on a CancelledError.
         failed.update(dict.fromkeys(tags[answered:], "not answered"))
-        error.result = Items(Binding(server_handle, column, handles, failed))  # type: ignore[attr-defined]
+        error.result = _items(sender, server_handle, column, handles, failed)  # type: ignore[attr-defined]
         raise
-    return Items(Binding(server_handle, column, handles, failed))
+    return _items(sender, server_handle, column, handles, failed)
+
+
+def _items(
+    sender: CommandSender,
+    server_handle: int,
+    tags: NDArray[np.object_],
+    handles: NDArray[np.int32],
+    failed: dict[str, str],
+) -> Items:
+    """Return items that take new handles when their session is built anew."""
+    binding = Binding(server_handle, tags, handles, failed)
+    sender.rebindables.add(binding)
+    return Items(binding)
 
 
 async def read(
@@ -270,26 +283,21 @@ async def _exchange(
 
     One request after another: a session's commands are run so anyhow.
     """
-    operation = _OPERATIONS[command]
+    operation = _OPERATIONS[command.name]
     timeout = sender.options.call_timeout + fields.get("timeout_ms", 0) / 1000
     rows = sender.options.max_bulk_items
     start = 0
     sender.require_open(operation)
     while start < len(tags):
         part = tags[start : start + rows]
-        request = pb.MxCommandRequest(
-            session_id=sender.session_id,
-            client_correlation_id=sender.next_correlation_id(),
-            command={
-                "kind": command.kind,
-                command.name: {"server_handle": server_handle, "tag_addresses": part, **fields},
-            },
-        ).SerializeToString()
-        if len(request) > sender.options.max_message_bytes:
-            # One tag alone fits: that was checked.
+        request = sender.request(
+            command, {"server_handle": server_handle, "tag_addresses": part, **fields}
+        )
+        if len(request) > sender.options.max_message_bytes and len(part) > 1:
             rows = len(part) // 2
             continue
         sender.require_open(operation)
+        await sender.attached()
         data = await sender.transport.unary(_INVOKE, request, timeout=timeout, operation=operation)
         try:
             reply = decode(data)

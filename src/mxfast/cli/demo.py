@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from mxfast import EventStream, Session
 from mxfast.cli.connection import Connection
 from mxfast.cli.output import print_result, progress_bar, run
-from mxfast.cli.tags import in_bulks, read_tags
+from mxfast.cli.tags import add_items
 
 SETTLE_SECONDS = 5.0
 """How long the last events may take after the last write."""
@@ -78,7 +78,9 @@ class Watcher:
         """Open the stream, then subscribe: initial values sent before would be lost."""
         server = await self._session.register("mxfast demo, watcher")
         self._stream = self._session.event_batches()
-        self._handles = await in_bulks(self._session.subscribe_bulk, server, tags)
+        items = await self._session.subscribe(server, tags)
+        items.raise_for_failure()
+        self._handles = items.item_handle
         self._newest = np.full(self._handles.max() + 1, np.nan)
         self._task = asyncio.create_task(self._watch(self._stream))
         await self.until(lambda: not np.isnan(self.values).any())
@@ -164,7 +166,7 @@ async def run_demo(connection: Connection, tags: int, values: int, watched: int)
             await client.open_session("mxfast demo, watcher") as watching,
         ):
             server = await session.register("mxfast demo, writer")
-            handles = await in_bulks(session.add_item_bulk, server, names)
+            handles = await add_items(session, server, names)
             watcher = Watcher(watching)
             try:
                 await watcher.start(names[:watched])
@@ -173,11 +175,8 @@ async def run_demo(connection: Connection, tags: int, values: int, watched: int)
                 )
             finally:
                 await watcher.stop()
-            results = await read_tags(session, server, names)
-            figures.differing = sum(
-                not result.was_successful or result.value.double_value != value
-                for result, value in zip(results, last.tolist(), strict=True)
-            )
+            read = await session.read_array(server, names)
+            figures.differing = int((~read.ok | (read.value != last)).sum())
     except asyncio.CancelledError:
         click.echo(f"stopped: {figures.values:,} values were acknowledged", err=True)
         raise

@@ -9,14 +9,13 @@ from typing import Any
 
 import click
 import numpy as np
-from google.protobuf.timestamp_pb2 import Timestamp
 from numpy.typing import NDArray
 
 from mxfast import MxGatewayError, Session
 from mxfast.cli.connection import Connection, connection_options
 from mxfast.cli.output import print_result, progress_bar, run
 from mxfast.cli.table import Table, read_table
-from mxfast.cli.tags import in_bulks, read_tags
+from mxfast.cli.tags import add_items
 
 
 def parse_speed(_: click.Context, parameter: click.Parameter, value: str) -> float | None:
@@ -125,9 +124,9 @@ async def run_replay(job: Replay, connection: Connection, speed: float | None) -
             await client.open_session("mxfast replay") as session,
         ):
             server = await session.register("mxfast replay")
-            handles = await in_bulks(session.add_item_bulk, server, job.tags)
+            handles = await add_items(session, server, job.tags)
             # A plant resolves an item's type with its first value; a write before that fails.
-            await read_tags(session, server, job.tags)
+            await session.read_array(server, job.tags)
             with progress_bar() as progress:
                 bar = progress.add_task("writing", total=job.table.values.size)
                 started = time.perf_counter()
@@ -141,13 +140,11 @@ async def run_replay(job: Replay, connection: Connection, speed: float | None) -
                         advance=lambda n: progress.update(bar, completed=n),
                     )
                 job.seconds = time.perf_counter() - started
-            results = await read_tags(session, server, job.tags)
-            last_time = job.table.times[-1].astype(np.int64).item()
-            job.last_row_equal = all(
-                result.was_successful
-                and result.value.double_value == value
-                and nanoseconds(result.source_timestamp) == last_time
-                for result, value in zip(results, job.table.values[-1].tolist(), strict=True)
+            read = await session.read_array(server, job.tags)
+            job.last_row_equal = bool(
+                read.ok.all()
+                and (read.value == job.table.values[-1]).all()
+                and (read.source_timestamp == job.table.times[-1]).all()
             )
     except (asyncio.CancelledError, MxGatewayError):
         total = job.table.values.size
@@ -197,8 +194,3 @@ async def write_rows(
         on_progress=on_progress,
     )
     result.raise_for_failure()
-
-
-def nanoseconds(timestamp: Timestamp) -> int:
-    """Return a protobuf Timestamp as nanoseconds since 1970."""
-    return timestamp.seconds * 10**9 + timestamp.nanos

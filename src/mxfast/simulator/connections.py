@@ -2,6 +2,8 @@
 
 import os
 import socket
+import stat
+from contextlib import suppress
 
 
 def drop_connections(port: int) -> None:
@@ -16,14 +18,9 @@ def drop_connections(port: int) -> None:
         The system does not list a process's open files in ``/dev/fd``; Linux and macOS do.
     """
     for name in os.listdir("/dev/fd"):
-        try:
-            held = socket.socket(fileno=os.dup(int(name)))
-        except OSError:  # no socket, or closed since it was listed
-            continue
-        with held:
-            try:
-                held.getpeername()  # a listening socket has none
-                if held.getsockname()[1] == port:
-                    held.shutdown(socket.SHUT_RDWR)
-            except (OSError, IndexError):
+        with suppress(OSError):  # closed since it was listed, or a socket that listens
+            if not stat.S_ISSOCK(os.fstat(int(name)).st_mode):
                 continue
+            with socket.socket(fileno=os.dup(int(name))) as held:
+                if held.getpeername() and held.getsockname()[1:2] == (port,):
+                    held.shutdown(socket.SHUT_RDWR)

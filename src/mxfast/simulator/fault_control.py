@@ -110,7 +110,9 @@ class Faults:
 
     def _sort(self) -> None:
         before = self.qualities
-        self.calls = self._of(faults.Latency, faults.RefuseCalls, faults.ExpireKey)
+        self.calls = self._of(
+            faults.Latency, faults.RefuseCalls, faults.HandshakeWorker, faults.ExpireKey
+        )
         self.replies = self._of(faults.MalformedReply)
         self.refused_tags = self._of(faults.RefuseTags)
         self.slow_tags = self._of(faults.SlowTags)
@@ -142,15 +144,15 @@ class Faults:
     def _strike(self, fault: faults.Action) -> None:
         if isinstance(fault, faults.DropConnections):
             self._drop()
-            return
-        wanted = getattr(fault, "session", "")
         for session in self._sessions:
-            if wanted in ("", session.session_id):
-                if isinstance(fault, faults.CrashWorker):
+            match fault:
+                case faults.SessionAction(session=only) if only not in ("", session.session_id):
+                    continue
+                case faults.CrashWorker():
                     session.end_worker()
-                elif isinstance(fault, faults.CutStreams):
+                case faults.CutStreams():
                     session.cut_streams()
-                elif isinstance(fault, faults.OverflowQueues):
+                case faults.OverflowQueues():
                     session.overflow_queues()
 
     def _wear(self, fault: faults.Counted) -> None:
@@ -169,25 +171,24 @@ class Faults:
                 case faults.RefuseCalls(method=only) if only in ("", method):
                     self._wear(fault)
                     raise status.refused_on_request(grpc.StatusCode[fault.code])
+                case faults.HandshakeWorker() if method == "Invoke":
+                    self._wear(fault)
+                    raise status.worker_handshaking()
                 case faults.ExpireKey(key=only) if not only or f"Bearer {only}" == authorization:
                     self._wear(fault)
                     raise status.expired_key()
 
     def reply(self, method: str, reply: bytes) -> bytes:
         """Return what is sent in the place of a unary call's reply."""
-        kind: type[Any] = getattr(pb, f"{method}Reply", pb.MxCommandReply)
         name = method
         if method == "Invoke":
-            number = pb.MxCommandReply.FromString(reply).kind
-            name = status.command_name(number)
+            name = status.command_name(pb.MxCommandReply.FromString(reply).kind)
         for fault in self.replies:
             if fault.command in ("", name):
                 self._wear(fault)
                 if fault.form == "garbage":
                     return b"\xff" * 8
-                if fault.form == "empty":
-                    return b""
-                return _without_payload(kind, reply)
+                return b"" if fault.form == "empty" else _without_payload(method, reply)
         return reply
 
     def refusal(self, name: str) -> status.MxAccessFailure | None:
@@ -274,18 +275,18 @@ def _matches(pattern: str, name: str) -> bool:
     return pattern == name or fnmatch.fnmatchcase(name, re.sub(r"\[", "[[]", pattern))
 
 
-def _without_payload(kind: type[Any], reply: bytes) -> bytes:
-    message = kind.FromString(reply)
-    if isinstance(message, pb.MxCommandReply):
-        payload = message.WhichOneof("payload")
-        if payload is not None:
-            message.ClearField(payload)
-        message.ClearField("return_value")
-    elif isinstance(message, pb.OpenSessionReply):
-        message.ClearField("session_id")
-    else:
-        message.ClearField("protocol_status")
-    return bytes(message.SerializeToString())
+def _without_payload(method: str, reply: bytes) -> bytes:
+    if method == "Invoke":
+        answer = pb.MxCommandReply.FromString(reply)
+        answer.ClearField("return_value")
+        if payload := answer.WhichOneof("payload"):
+            answer.ClearField(payload)
+        return answer.SerializeToString()
+    if method == "OpenSession":
+        opened = pb.OpenSessionReply.FromString(reply)
+        opened.ClearField("session_id")
+        return opened.SerializeToString()
+    return b""  # the others carry nothing but what they should
 
 
 class FaultFile:
@@ -315,13 +316,19 @@ class FaultFile:
         self._control = control
         self._held: list[Fault] = []
         self._seen = self._stamp()
-        self._take(self._read())
+        self._first = self._read()
+        self._timer: Timer | None = None
+
+    def begin(self) -> None:
+        """Take up what the file says, from now on."""
+        self._take(self._first)
         # A file is changed in real time, also where the gateway's own clock stands.
         self._timer = Clock().every(_LOOK_SECONDS, self._look)
 
     def close(self) -> None:
         """Look no more, and end the faults that came from the file."""
-        self._timer.cancel()
+        if self._timer is not None:
+            self._timer.cancel()
         self._take([])
 
     def _stamp(self) -> tuple[int, int, int] | None:

@@ -105,6 +105,19 @@ class RefuseCalls(Counted):
 
 
 @dataclass(frozen=True, kw_only=True)
+class HandshakeWorker(Counted):
+    """Commands fail because the worker is not ready yet, though its session is.
+
+    A plant has this for a moment now and then; a client may try such a command again.
+
+    Parameters
+    ----------
+    times : int, default 0
+        As :class:`Counted`.
+    """
+
+
+@dataclass(frozen=True, kw_only=True)
 class ExpireKey(Counted):
     """A key is no longer accepted: UNAUTHENTICATED.
 
@@ -233,7 +246,7 @@ class DuplicateEvents(Counted):
     Parameters
     ----------
     every : int, default 1
-        Which: each so-manieth of a stream.
+        Which: those whose number in their stream is a multiple of it.
     times : int, default 0
         As :class:`Counted`.
     """
@@ -252,7 +265,7 @@ class MissingEvents(DuplicateEvents):
     Parameters
     ----------
     every : int, default 1
-        Which: each so-manieth of a stream.
+        Which: those whose number in their stream is a multiple of it.
     times : int, default 0
         As :class:`Counted`.
     """
@@ -307,26 +320,8 @@ class DropConnections(Action):
 
 
 @dataclass(frozen=True, kw_only=True)
-class CutStreams(Action):
-    """Event streams end with UNAVAILABLE; their sessions go on.
-
-    Parameters
-    ----------
-    session : str, default ""
-        Id of the session whose streams; empty for all.
-    after : float, default 0
-        As :class:`Action`.
-    """
-
-    session: str = ""
-
-
-@dataclass(frozen=True, kw_only=True)
-class CrashWorker(Action):
-    """A session's worker ends.
-
-    Its commands are answered with WORKER_UNAVAILABLE, its streams end with an error and
-    its handles are gone.
+class SessionAction(Action):
+    """A fault that strikes sessions, once.
 
     Parameters
     ----------
@@ -340,18 +335,22 @@ class CrashWorker(Action):
 
 
 @dataclass(frozen=True, kw_only=True)
-class OverflowQueues(Action):
-    """The queues of event streams overflow, with what the gateway's policy makes of it.
+class CutStreams(SessionAction):
+    """Event streams end with UNAVAILABLE; their sessions go on."""
 
-    Parameters
-    ----------
-    session : str, default ""
-        Id of the session whose streams; empty for all.
-    after : float, default 0
-        As :class:`Action`.
+
+@dataclass(frozen=True, kw_only=True)
+class CrashWorker(SessionAction):
+    """A session's worker ends.
+
+    Its commands are answered with WORKER_UNAVAILABLE, its streams end with an error and
+    its handles are gone.
     """
 
-    session: str = ""
+
+@dataclass(frozen=True, kw_only=True)
+class OverflowQueues(SessionAction):
+    """The queues of event streams overflow, with what the gateway's policy makes of it."""
 
 
 FAULTS: dict[str, type[Fault]] = {
@@ -359,6 +358,7 @@ FAULTS: dict[str, type[Fault]] = {
     for kind in (
         Latency,
         RefuseCalls,
+        HandshakeWorker,
         ExpireKey,
         MalformedReply,
         RefuseTags,

@@ -19,10 +19,12 @@ class GalaxyService(Service):
 
     async def TestConnection(self, data: bytes, scopes: Scopes, context: Context) -> bytes:
         """Tell whether the database is there; never fails (contract notes)."""
+        pb.TestConnectionRequest.FromString(data)
         return pb.TestConnectionReply(ok=self._galaxy.connected).SerializeToString()
 
     async def GetLastDeployTime(self, data: bytes, scopes: Scopes, context: Context) -> bytes:
         """Tell when the galaxy was deployed last."""
+        pb.GetLastDeployTimeRequest.FromString(data)
         reply = pb.GetLastDeployTimeReply(
             present=True, time_of_last_deploy=self._galaxy.last_deploy
         )

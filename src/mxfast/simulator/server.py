@@ -46,8 +46,9 @@ class SimulatedGateway(GatewayOptions):
         self._access = Access(self.api_keys)
         self._clock = self.clock or Clock()
         self._faults = Faults()
-        for text in self.initial_faults:
-            fault = fault_from_text(text)
+        given = [fault_from_text(text) for text in self.initial_faults]
+        self._strikes = [fault for fault in given if isinstance(fault, Action)]
+        for fault in given:
             if not isinstance(fault, Action):
                 self._faults.add(fault)
         self._running: _Running | None = None
@@ -152,18 +153,13 @@ class SimulatedGateway(GatewayOptions):
         fault_file = None
         if self.fault_file is not None:
             fault_file = FaultFile(self.fault_file, self._faults)
-        try:
-            port = self._listen(server)
-        except OSError:
-            if fault_file is not None:
-                fault_file.close()
-            raise
+        port = self._listen(server)
         await server.start()
         self._faults.attach(clock, sessions, lambda: drop_connections(port))
-        for text in self.initial_faults:
-            fault = fault_from_text(text)
-            if isinstance(fault, Action):
-                self._faults.add(fault)
+        for fault in self._strikes:
+            self._faults.add(fault)
+        if fault_file is not None:
+            fault_file.begin()
         timers = [clock.every(SWEEP_SECONDS, sessions.sweep)]
         if self.update_interval > 0:
             timers.append(clock.every(self.update_interval, lambda: _scan(sessions)))

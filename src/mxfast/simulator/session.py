@@ -95,7 +95,7 @@ class Session:
         self.rules = rules
         self.command_timeout = command_timeout
         self.events = EventLog(self.session_id, rules.events, plant.clock)
-        self.worker = Worker(self.session_id, plant.clock, rules.pending_limit)
+        self.worker = Worker(self.session_id, plant.clock, rules.pending_limit, self.end_worker)
         self.worker_gone = False
         self.used_at = plant.clock.monotonic()
         self.detached_at: float | None = None
@@ -259,7 +259,7 @@ class Session:
             request, self.plant.clock.time_ns(), sparse=self.rules.era >= 3
         )
         owned = self._items.owned(server, items)
-        self._refuse(request, np.flatnonzero(owned), failures)
+        self._refuse(request, owned, failures)
         if not owned.all():
             for row in np.flatnonzero(~owned).tolist():
                 failures[row] = status.invalid_item_handle(server, int(items[row]))
@@ -286,7 +286,7 @@ class Session:
     def _refuse(
         self,
         request: WriteRequest,
-        rows: NDArray[np.intp],
+        owned: NDArray[np.bool_],
         failures: dict[int, status.MxAccessFailure],
     ) -> None:
         """Add the failures of rows that the session owns and may not write.
@@ -294,12 +294,15 @@ class Session:
         Rows are looked at one by one only where something could be wrong with them.
         """
         secured = request.command_kind in _SECURED_BULK_WRITES
-        users = self.plant.users
-        if not (
+        any_may_fail = (
             self._items.unresolved
             or self.plant.faults.refused_tags
-            or (secured and not users.free_access)
-        ):
+            or (secured and not self.plant.users.free_access)
+        )
+        if not any_may_fail and not self._database.has_secured:
+            return
+        rows = np.flatnonzero(owned)
+        if not any_may_fail:
             level = self._database.security[self._items.tag[request.item_handle[rows]]]
             rows = rows[level > 0]
         for row in rows.tolist():

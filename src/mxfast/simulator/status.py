@@ -114,6 +114,14 @@ def refused_on_request(code: grpc.StatusCode) -> Refusal:
     return Refusal(code, f"{code.name}: refused by a fault of the simulated gateway.")
 
 
+def worker_handshaking() -> Refusal:
+    """Return the refusal while a worker is not ready (contract notes; the code is inferred)."""
+    return Refusal(
+        grpc.StatusCode.FAILED_PRECONDITION,
+        "SessionNotReady: Session state is Ready; worker state is Handshaking.",
+    )
+
+
 def expired_key() -> Refusal:
     """Return the refusal of a key that has expired (message inferred)."""
     return Refusal(grpc.StatusCode.UNAUTHENTICATED, "The API key has expired.")

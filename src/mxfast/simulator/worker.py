@@ -6,6 +6,9 @@ from collections.abc import Callable
 from mxfast.simulator import status
 from mxfast.simulator.clock import Clock
 
+STUCK_SECONDS = 75.0
+"""How long one command may keep the thread (contract notes, Session life cycle)."""
+
 
 class Worker:
     """The COM thread of one session.
@@ -20,12 +23,17 @@ class Worker:
         The gateway's time.
     pending_limit : int
         Commands that may be pending (contract notes, Sessions).
+    on_stuck : callable
+        Called when one command keeps the thread longer than :data:`STUCK_SECONDS`.
     """
 
-    def __init__(self, session_id: str, clock: Clock, pending_limit: int) -> None:
+    def __init__(
+        self, session_id: str, clock: Clock, pending_limit: int, on_stuck: Callable[[], None]
+    ) -> None:
         self._session_id = session_id
         self._clock = clock
         self._pending_limit = pending_limit
+        self._on_stuck = on_stuck
         self._pending: set[asyncio.Task[bytes]] = set()
         self._last: asyncio.Task[bytes] | None = None
         self._ended: status.Refusal | None = None
@@ -76,5 +84,8 @@ class Worker:
         if before is not None:
             await asyncio.wait({before})
         if seconds > 0:
-            await self._clock.sleep(seconds)
+            await self._clock.sleep(min(seconds, STUCK_SECONDS))
+        if seconds > STUCK_SECONDS:
+            self._on_stuck()
+            await asyncio.sleep(0)  # ended here with all that is pending
         return work()
