@@ -1,6 +1,7 @@
 """Array writes that are interrupted at any step, or are large."""
 
 import asyncio
+import gc
 import threading
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -240,3 +241,18 @@ async def test_threads_change_nothing(
     with pytest.raises(EncodeError, match=r"values\[4\] is nan \(item handle 4\)"):
         await way(session, [1, 2, 2, 3, 4], [0.0, 1.0, 2.0, 3.0, np.nan])
     assert len(writes.requests) == before
+
+
+@WAYS
+async def test_a_write_leaves_its_requests_to_no_collector(
+    scripted_session: Session, writes: Writes, way: Way
+) -> None:
+    """A cycle would keep the bytes of large requests until the next collection."""
+    gc.collect()
+    gc.disable()
+    try:
+        assert (await way(scripted_session, [1, 2], [1.0, 2.0])).ok
+        kept = (requests.ArrayRequests, requests.PreparedRequests, requests.Request)
+        assert not [each for each in gc.get_objects() if isinstance(each, kept)]
+    finally:
+        gc.enable()

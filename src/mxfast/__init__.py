@@ -39,10 +39,10 @@ from mxfast.handles import HandleChanges
 from mxfast.items import Item, Items
 from mxfast.options import MAX_BULK_ITEMS, ClientOptions
 from mxfast.outcomes import Outcome, WriteError, WriteResult
+from mxfast.prepared_write import PreparedWrite
 from mxfast.session import Session
 from mxfast.tags import ReadError, ReadResult
 from mxfast.values import from_mx_value, to_mx_value
-from mxfast.write import PreparedWrite
 
 __all__ = [
     "MAX_BULK_ITEMS",

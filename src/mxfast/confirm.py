@@ -76,6 +76,8 @@ class Completions:
                 waiter.set_result(None)
 
     def _read(self) -> None:
+        if not self._unread:
+            return
         messages, self._unread = self._unread, []
         try:
             self._count(decode_events(messages))
@@ -92,6 +94,7 @@ class Completions:
         if self._confirming and not columns.ok[rows].all():
             self._keep_failures(columns, rows, slots)
         self._completed += np.bincount(slots, minlength=len(self._completed))
+        self._count_others(slots)
         self._read_so_far += len(rows)
         for waiter, until in self._waiters.items():
             if self._read_so_far >= until and not waiter.done():
@@ -127,8 +130,6 @@ class Completions:
         """Prepare for a write that is about to be sent."""
         self._counting = True
         self._read()
-        # What completed without being counted here was written by other commands.
-        np.maximum(self._taken, self._completed, out=self._taken)
 
     def sent(self, server: int, items: NDArray[np.int32]) -> None:
         """Count writes that are being sent."""
@@ -142,9 +143,14 @@ class Completions:
         slots = self._slots_of(server, items)
         if not accepted.all():
             self._taken -= np.bincount(slots[~accepted], minlength=len(self._taken))
+            self._count_others(slots[~accepted])
             slots = slots[accepted]
         before = self._taken - np.bincount(slots, minlength=len(self._taken))
         return Writes(slots, before[slots] + _ranks(slots))
+
+    def _count_others(self, slots: NDArray[np.int64]) -> None:
+        """Count writes of other commands: they complete without having been counted."""
+        self._taken[slots] = np.maximum(self._taken[slots], self._completed[slots])
 
     @contextmanager
     def confirming(self) -> Iterator[None]:

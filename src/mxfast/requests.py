@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -69,18 +70,37 @@ class ArrayRequests(Iterator[Request]):
         values: NDArray[Any],
         timestamps: NDArray[Any] | None = None,
     ) -> None:
-        self._target = target
+        # Nothing here refers to this object: a cycle would keep requests until a collection.
+        def encode(start: int, stop: int) -> bytes:
+            rows = slice(start, stop)
+            try:
+                return encode_write_bulk(
+                    target.session_id,
+                    target.server_handle,
+                    handles[rows],
+                    values[rows],
+                    timestamps=None if timestamps is None else timestamps[rows],
+                    user_id=target.user_id,
+                    secured_by=target.secured_by,
+                    correlation_id=target.next_correlation_id(),
+                )
+            except EncodeError as error:
+                raise _counted_from(start, error) from None
+
+        parts = partial(_parts, handles, target.options, encode, len)
         self._handles = handles
-        self._values = values
-        self._timestamps = timestamps
         self._neighbours: _Neighbours | None = None
-        self._parts = self._encoded()
+        self._parts = parts()
         # A request is encoded when its turn comes; what a later one would refuse is found now.
         self._next = next(self._parts, None)
         if self._next is None:
-            self._encode(0, 0)
+            encode(0, 0)
         elif self._next[1] < len(handles):
-            self._check_all()
+            if timestamps is None and values.dtype.kind == "f":
+                check_finite(handles, values)
+            elif timestamps is not None or not _always_fits(values.dtype):
+                for _ in parts():  # encode all once, keeping nothing
+                    pass
             self._neighbours = _Neighbours(handles)
 
     def __next__(self) -> Request:
@@ -90,33 +110,10 @@ class ArrayRequests(Iterator[Request]):
         shares = self._neighbours is not None and self._neighbours.share(self._handles[start:stop])
         return Request(start, stop, data, shares)
 
-    def _encoded(self) -> Iterator[tuple[int, int, bytes]]:
-        return _parts(self._handles, self._target.options, self._encode, len)
 
-    def _encode(self, start: int, stop: int) -> bytes:
-        target = self._target
-        try:
-            return encode_write_bulk(
-                target.session_id,
-                target.server_handle,
-                self._handles[start:stop],
-                self._values[start:stop],
-                timestamps=None if self._timestamps is None else self._timestamps[start:stop],
-                user_id=target.user_id,
-                secured_by=target.secured_by,
-                correlation_id=target.next_correlation_id(),
-            )
-        except EncodeError as error:
-            raise _counted_from(start, error) from None
-
-    def _check_all(self) -> None:
-        kind, size = self._values.dtype.kind, self._values.dtype.itemsize
-        if self._timestamps is None and kind == "f":
-            check_finite(self._handles, self._values)
-        elif self._timestamps is not None or not (kind in "bi" or (kind == "u" and size < 8)):
-            # Any element may be refused, or be too large: encode all once, keeping nothing.
-            for _ in self._encoded():
-                pass
+def _always_fits(dtype: np.dtype[Any]) -> bool:
+    """Tell whether no element of a dtype can be refused, or be too large for a message."""
+    return dtype.kind in "bi" or (dtype.kind == "u" and dtype.itemsize < 8)
 
 
 class _Part(NamedTuple):
@@ -191,21 +188,28 @@ class PreparedRequests:
 class _Neighbours:
     """Tells of one request after another whether the one before has an item in common.
 
-    A table holds for each item the number of the last request it was in, so it takes linear
-    time. It is indexed by the handle's low bits: handles that share them are taken for one.
+    Mostly their handles lie in ranges apart. Where they do not, a table says in linear time
+    which items the one before has. It is indexed by the handle's low bits: handles that
+    share them are taken for one.
     """
 
     def __init__(self, handles: NDArray[np.int32]) -> None:
-        span = int(handles.max()) - int(handles.min()) + 1 if len(handles) else 1
-        self._last = np.zeros(1 << min((span - 1).bit_length(), 22), np.int32)
-        self._number = 1
+        self._all = handles
+        self._before: tuple[NDArray[np.int32], np.int32, np.int32] | None = None
+        self._table: NDArray[np.int32] | None = None
+        self._number = 0
 
     def share(self, handles: NDArray[np.int32]) -> bool:
-        slots = handles & (len(self._last) - 1)
-        shared = bool((self._last[slots] == self._number).any())
+        before, self._before = self._before, (handles, handles.min(), handles.max())
+        if before is None or self._before[1] > before[2] or self._before[2] < before[1]:
+            return False
+        if self._table is None:
+            span = int(self._all.max()) - int(self._all.min()) + 1
+            self._table = np.zeros(1 << min((span - 1).bit_length(), 22), np.int32)
         self._number += 1
-        self._last[slots] = self._number
-        return shared
+        mask = len(self._table) - 1
+        self._table[before[0] & mask] = self._number
+        return bool((self._table[handles & mask] == self._number).any())
 
 
 def _parts(

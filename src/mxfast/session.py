@@ -22,13 +22,14 @@ from mxfast.items import HandlesByTag, Items, resolved
 from mxfast.mxaccess import MxAccessCommands
 from mxfast.options import ClientOptions
 from mxfast.outcomes import WriteResult
+from mxfast.prepared_write import PreparedWrite
 from mxfast.reader import EventReader
 from mxfast.rebuild import Rebuilder
 from mxfast.recovery import SessionLink, open_events
 from mxfast.streams import MessageIterator
 from mxfast.tags import ReadResult, checked_tags, read, subscribe
 from mxfast.transport import Transport, call
-from mxfast.write import ArrayWriter, PreparedWrite, Progress
+from mxfast.write import ArrayWriter, Progress
 
 __all__ = ["Session"]
 
