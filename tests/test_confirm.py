@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mxfast import EventStream, GatewayClient, MxAccessError, Outcome, Session
+from mxfast import EventStream, GatewayClient, MxAccessError, Outcome, Session, confirm
 from mxfast.confirm import Completions
 from mxfast.contract import mxaccess_gateway as pb
 from mxfast.simulator import SimulatedGateway
@@ -97,6 +97,26 @@ async def test_batches_that_nobody_takes(gateway: SimulatedGateway, overflow: An
             result.raise_for_failure()
         batch = await anext(stream)
         assert len(batch) == 10, "the user has them all the same"
+
+
+async def test_a_fast_writer_does_not_overflow_its_own_event_queue(
+    gateway: SimulatedGateway,
+) -> None:
+    # One completion and one data change a value: unheeded they end the session at 10,000.
+    async with (
+        await GatewayClient.connect(
+            endpoint=gateway.endpoint, api_key=gateway.api_key, plaintext=True
+        ) as client,
+        await client.open_session() as session,
+        session.event_batches(overflow="drop_oldest"),
+    ):
+        server = await session.register("x")
+        items = await session.subscribe(server, [f"T{n}.V" for n in range(1_000)])
+        result = await session.write_array(
+            server, np.tile(items.item_handle, 20), np.arange(20_000.0)
+        )
+        assert result.ok
+        await session.ping()
 
 
 async def test_prepared(session: Session) -> None:
@@ -359,3 +379,47 @@ def test_the_nth_complete_of_an_item_is_the_nth_accepted_write(data: st.DataObje
             assert sorted(failed) == [
                 row for row in range(len(told)) if not done.get((number, row), True)
             ]
+
+
+async def test_completes_under_way_are_bounded(
+    scripted_session: Session,
+    stream: EventStream,
+    plant: Plant,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(confirm, "UNDER_WAY", 10)
+    plant.complete = lambda items: []
+    for _ in range(2):
+        await scripted_session.write_array(1, range(1, 6), np.ones(5))
+    held = asyncio.create_task(scripted_session.write_array(1, range(1, 6), np.ones(5)))
+    await asyncio.sleep(SOON)
+    assert len(plant.requests) == 2
+    plant.tell(map(event, range(1, 6)))
+    assert (await held).ok
+    assert len(plant.requests) == 3
+
+
+async def test_completes_that_never_come_hold_nothing_up(
+    scripted_session: Session,
+    stream: EventStream,
+    plant: Plant,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(confirm, "UNDER_WAY", 10)
+    monkeypatch.setattr(confirm, "PATIENCE", 0.01)
+    plant.complete = lambda items: []
+    for _ in range(5):
+        assert (await scripted_session.write_array(1, range(1, 6), np.ones(5))).ok
+
+
+async def test_rejected_values_are_not_under_way(
+    scripted_session: Session,
+    stream: EventStream,
+    plant: Plant,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(confirm, "UNDER_WAY", 10)
+    monkeypatch.setattr(confirm, "PATIENCE", LONG)
+    for _ in range(5):
+        await scripted_session.write_array(1, range(900, 908), np.ones(8))
+    assert len(plant.requests) == 5

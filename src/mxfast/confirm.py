@@ -19,6 +19,14 @@ __all__ = ["Completions", "Writes"]
 # costs to receive one.
 _EVENTS_AT_A_TIME = 256
 
+# A quarter of what the queue of an event stream holds at the gateway, which ends the stream or
+# the session when it overflows (contract notes, Events): each may have a data change beside
+# it, and there are the changes that others make.
+UNDER_WAY = 2_500
+# Where so long no complete comes, none is waited for: a gateway that sends none, a stream
+# whose user takes nothing, completes lost in a gap.
+PATIENCE = 1.0
+
 
 class Writes(NamedTuple):
     """Writes that were accepted, and which completion of their item is each one's own."""
@@ -45,6 +53,7 @@ class Completions:
         self._unread: list[bytes] = []
         self._read_at = _EVENTS_AT_A_TIME
         self._read_so_far = 0  # write-completes
+        self._under_way = 0  # writes that were sent, not rejected, and have not completed
         self._confirming = 0
         self._failed: dict[int, bytes] = {}  # events of failures, while anybody confirms
         self._waiters: dict[asyncio.Future[None], int] = {}  # and when to look again
@@ -96,6 +105,7 @@ class Completions:
         self._completed += np.bincount(slots, minlength=len(self._completed))
         self._count_others(slots)
         self._read_so_far += len(rows)
+        self._under_way = max(0, self._under_way - len(rows))
         for waiter, until in self._waiters.items():
             if self._read_so_far >= until and not waiter.done():
                 waiter.set_result(None)
@@ -131,8 +141,21 @@ class Completions:
         self._counting = True
         self._read()
 
+    async def room(self, rows: int) -> None:
+        """Wait until the completes of so many more writes will not overflow the gateway's queue.
+
+        It takes a client some 50 us to receive an event, and a gateway much less to make one:
+        without this a fast writer with an open stream ends its own session.
+        """
+        loop = asyncio.get_running_loop()
+        while self._under_way and self._under_way + rows > UNDER_WAY and not self.has_ended:
+            count = min(self._under_way, self._under_way + rows - UNDER_WAY)
+            if not await self._more(count, loop.time() + PATIENCE):
+                self._under_way = 0
+
     def sent(self, server: int, items: NDArray[np.int32]) -> None:
         """Count writes that are being sent."""
+        self._under_way += len(items)
         slots = self._slots_of(server, items)
         self._taken += np.bincount(slots, minlength=len(self._taken))
 
@@ -144,6 +167,7 @@ class Completions:
         if not accepted.all():
             self._taken -= np.bincount(slots[~accepted], minlength=len(self._taken))
             self._count_others(slots[~accepted])
+            self._under_way = max(0, self._under_way - int(np.count_nonzero(~accepted)))
             slots = slots[accepted]
         before = self._taken - np.bincount(slots, minlength=len(self._taken))
         return Writes(slots, before[slots] + _ranks(slots))
@@ -176,18 +200,24 @@ class Completions:
             if not len(slots) or self.has_ended:
                 return
             # Not sooner than so many completes have come: each look costs linear time.
-            waiter: asyncio.Future[None] = loop.create_future()
-            self._waiters[waiter] = self._read_so_far + len(slots)
-            self._set_read_at()
-            try:
-                async with asyncio.timeout_at(deadline):
-                    await waiter
-            except TimeoutError:
-                self._read()
+            if not await self._more(len(slots), deadline):
                 return
-            finally:
-                del self._waiters[waiter]
-                self._set_read_at()
+
+    async def _more(self, count: int, deadline: float) -> bool:
+        """Wait until so many more completes were read, or the stream ends; False if time is up."""
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiters[waiter] = self._read_so_far + count
+        self._set_read_at()
+        try:
+            async with asyncio.timeout_at(deadline):
+                await waiter
+        except TimeoutError:
+            self._read()
+            return False
+        finally:
+            del self._waiters[waiter]
+            self._set_read_at()
+        return True
 
     def completed(self, writes: Writes) -> NDArray[np.bool_]:
         """Tell which of the writes are completed."""

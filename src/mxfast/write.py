@@ -215,6 +215,7 @@ class _Run:
             if request is not None and request.stop == len(self._handles):
                 # No task of its own: most writes are one request, and a task costs as much
                 # as encoding it.
+                await self._room(request)
                 data = await self._call(request)
                 await self._take(request.start, request.stop, data)
                 if on_progress is not None:
@@ -238,6 +239,7 @@ class _Run:
             while request is not None and not (
                 waiting and (len(waiting) == _IN_FLIGHT or request.shares_item)
             ):
+                await self._room(request)
                 answer = asyncio.ensure_future(self._call(request))
                 waiting.append(_InFlight(request.start, request.stop, answer))
                 # Encoded while the gateway works on those before it.
@@ -252,6 +254,10 @@ class _Run:
         """Encode the next request, of about as many rows as the limits permit."""
         rows = min(self._commands.options.max_bulk_items, len(self._handles) - start)
         return await run_by_size(rows, next, self._requests, None)
+
+    async def _room(self, request: Request) -> None:
+        if self._completions is not None:
+            await self._completions.room(request.stop - request.start)
 
     def _call(self, request: Request) -> Coroutine[Any, Any, bytes]:
         """Note that a request is being sent, and return its call."""
