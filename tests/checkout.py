@@ -10,7 +10,7 @@ _MADE = shutil.ignore_patterns("_generated", "_contract*", "*.so", "__pycache__"
 def copy_checkout(folder: Path) -> Path:
     """Copy the checkout into a folder and return where it is."""
     copy = folder / "checkout"
-    for name in ("src", "tests", "proto", "docs", "benchmarks", "fuzz"):
+    for name in ("src", "tests", "proto", "docs", "benchmarks", "fuzz", "tools"):
         shutil.copytree(ROOT / name, copy / name, ignore=_MADE)
     for path in ROOT.iterdir():
         if path.is_file():
