@@ -172,6 +172,11 @@ class Session(MxAccessCommands):
         they share an item: writes to one item keep their order. Do not change the arrays
         before this returns: requests are encoded as their turn comes.
 
+        Where this session has an open event stream, a request waits while 2,500 values or
+        more have not completed, a second at most: their write-completes would overflow the
+        gateway's event queue (contract notes, Events). Give ``max_bulk_items`` of some
+        thousands at most then.
+
         Parameters
         ----------
         server_handle : int
