@@ -102,25 +102,27 @@ class GatewayService(Service):
         request = pb.StreamEventsRequest.FromString(data)
         session = self._sessions.ready(request.session_id)
         subscriber, sentinel = session.subscribe(request.after_worker_sequence)
-        # Two tasks, because a write waits as long as the client does not read, and an
-        # overflow must end the stream just then.
-        sending = asyncio.create_task(self._send(subscriber, sentinel, context))
-        ending = asyncio.create_task(subscriber.ended.wait())
+        tasks: list[asyncio.Task[object]] = []
         try:
-            await asyncio.wait({sending, ending}, return_when=asyncio.FIRST_COMPLETED)
+            # Tells the client that it is attached. Whether a gateway does so is not known: a
+            # client that waits for it must not wait for ever. Not in a task that an overflow
+            # cancels: gRPC would send it again with the refusal, and fail.
+            await context.send_initial_metadata(())
+            # Two tasks, because a write waits as long as the client does not read, and an
+            # overflow must end the stream just then.
+            sending = asyncio.create_task(self._send(subscriber, sentinel, context))
+            tasks = [sending, asyncio.create_task(subscriber.ended.wait())]
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         finally:
             session.unsubscribe(subscriber)
-            ending.cancel()
-            sending.cancel()
+            for task in tasks:
+                task.cancel()
         if subscriber.refusal is not None:
             raise subscriber.refusal
         if sending.done():
             sending.result()
 
     async def _send(self, subscriber: Subscriber, sentinel: bytes | None, context: Context) -> None:
-        # Tells the client that it is attached. Whether a gateway does so is not known: a
-        # client that waits for it must not wait for ever.
-        await context.send_initial_metadata(())
         if sentinel is not None:
             await context.write(sentinel)
         faults = self._faults
