@@ -78,12 +78,15 @@ def generate() -> None:
             write_if_changed(generated / module, (out / module).read_bytes())
 
     files = FileDescriptorSet.FromString(descriptors.read_bytes())
-    gateway = next(file for file in files.file if file.name == PROTO_FILES[0])
-    write_if_changed(PACKAGE / "_contract.pxd", (contract(gateway) + known_fields(files)).encode())
+    by_name = {file.name: file for file in files.file}
+    gateway, timestamp = by_name[PROTO_FILES[0]], by_name["google/protobuf/timestamp.proto"]
+    write_if_changed(
+        PACKAGE / "_contract.pxd", (contract(gateway, timestamp) + known_fields(files)).encode()
+    )
     write_if_changed(PACKAGE / "_contract_names.pxi", field_names(gateway).encode())
 
 
-def contract(file: FileDescriptorProto) -> str:
+def contract(file: FileDescriptorProto, timestamp: FileDescriptorProto) -> str:
     """Return the text of ``_contract.pxd``: each field's tag and each enum's values.
 
     A tag is ``number << 3 | wire type`` as it stands on the wire. A repeated
@@ -95,7 +98,7 @@ def contract(file: FileDescriptorProto) -> str:
         "",
         "cdef enum:",
     ]
-    for message in file.message_type:
+    for message in (*file.message_type, *timestamp.message_type):
         for member in message.field:
             wire = WIRE_TYPES.get(member.type, WIRE_VARINT)
             name = f"{message.name}_{member.name}"

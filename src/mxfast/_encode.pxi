@@ -99,17 +99,17 @@ cdef inline size_t timestamp_size(int64_t seconds, int32_t nanos) noexcept nogil
     # The body of a google.protobuf.Timestamp, whose two fields are 1 and 2 for ever.
     cdef size_t size = 0
     if seconds:
-        size += 1 + varint_size(<uint64_t> seconds)
+        size += varint_size(Timestamp_seconds_TAG) + varint_size(<uint64_t> seconds)
     if nanos:
-        size += 1 + varint_size(<uint64_t> nanos)
+        size += varint_size(Timestamp_nanos_TAG) + varint_size(<uint64_t> nanos)
     return size
 
 
 cdef inline uint8_t* put_timestamp(uint8_t* out, int64_t seconds, int32_t nanos) noexcept nogil:
     if seconds:
-        out = put_varint(put_varint(out, 1 << 3 | WIRE_VARINT), <uint64_t> seconds)
+        out = put_varint(put_varint(out, Timestamp_seconds_TAG), <uint64_t> seconds)
     if nanos:
-        out = put_varint(put_varint(out, 2 << 3 | WIRE_VARINT), <uint64_t> nanos)
+        out = put_varint(put_varint(out, Timestamp_nanos_TAG), <uint64_t> nanos)
     return out
 
 

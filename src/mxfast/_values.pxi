@@ -65,7 +65,7 @@ cdef inline void clear_stamp(Stamp* stamp) noexcept nogil:
 cdef inline const uint8_t* read_timestamp(
     const uint8_t* p, const uint8_t* end, Stamp* stamp, int depth, Fault* fault
 ) noexcept nogil:
-    """Read a google.protobuf.Timestamp, whose two fields are 1 and 2 for ever."""
+    """Read a google.protobuf.Timestamp with its length."""
     cdef const uint8_t* at
     cdef uint32_t tag
     cdef Varint v = get_length(p, end, fault)
@@ -79,13 +79,13 @@ cdef inline const uint8_t* read_timestamp(
             return broken(fault, b"Timestamp", 0)
         p = v.p
         tag = v.value
-        if tag == (1 << 3 | WIRE_VARINT):
+        if tag == Timestamp_seconds_TAG:
             at = p
             v = get_varint(p, end, fault)
             p = v.p
             stamp.seconds = <int64_t> v.value
             mark(&stamp.seconds_mark, at, p)
-        elif tag == (2 << 3 | WIRE_VARINT):
+        elif tag == Timestamp_nanos_TAG:
             at = p
             v = get_varint(p, end, fault)
             p = v.p
