@@ -419,7 +419,8 @@ async def test_rejected_values_are_not_under_way(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(confirm, "UNDER_WAY", 10)
-    monkeypatch.setattr(confirm, "PATIENCE", LONG)
-    for _ in range(5):
-        await scripted_session.write_array(1, range(900, 908), np.ones(8))
+    monkeypatch.setattr(confirm, "PATIENCE", 2 * LONG)
+    async with asyncio.timeout(LONG):
+        for _ in range(5):
+            await scripted_session.write_array(1, range(900, 908), np.ones(8))
     assert len(plant.requests) == 5
