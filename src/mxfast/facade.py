@@ -5,6 +5,7 @@ import atexit
 import contextlib
 import functools
 import inspect
+import logging
 import os
 import threading
 import weakref
@@ -13,6 +14,8 @@ from types import FunctionType
 from typing import Any, Self
 
 from mxfast.errors import MxGatewaySessionError
+
+_log = logging.getLogger("mxfast")
 
 # What a blocking class calls the special methods of the asynchronous one.
 _SPECIAL = {"__aenter__": "__enter__", "__aexit__": "__exit__"}
@@ -115,8 +118,12 @@ class LoopThread:
     async def _close_all(self) -> None:
         await _cancelled([task for task in asyncio.all_tasks() if task.get_name() == _Call.NAME])
         for _, opened in sorted(self._opened.items(), reverse=True):
-            with contextlib.suppress(Exception):
+            try:
                 await opened.close()
+            except Exception as error:
+                # A bulk writer's notes say how many values were not sent.
+                said = "; ".join([str(error), *getattr(error, "__notes__", ())])
+                _log.warning("%r could not be closed when the program ended: %s", opened, said)
         await _cancelled(
             [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
         )
