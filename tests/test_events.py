@@ -287,6 +287,19 @@ async def test_latest_with_more_items_than_room(scripted_session: Session, feed:
     assert batch.dropped == 95
 
 
+async def test_latest_keeps_values_rather_than_other_events(
+    scripted_session: Session, feed: Feed
+) -> None:
+    events = scripted_session.event_batches(max_events=5, overflow="latest")
+    feed.put(*(event(n, item=n) for n in range(1, 4)))
+    feed.put(*(event(n, item=1, family=COMPLETE) for n in range(4, 101)))
+    feed.end()
+    await settled(events, ended)
+    (batch,) = [b async for b in events]
+    assert sequences([batch]) == [1, 2, 3, 99, 100]
+    assert batch.dropped == 95
+
+
 async def test_error(scripted_session: Session, feed: Feed) -> None:
     events = scripted_session.event_batches(max_events=3, overflow="error")
     feed.put(*(event(n) for n in range(1, 101)))

@@ -18,6 +18,7 @@ __all__ = ["EventQueue", "Listener", "Overflow"]
 Overflow = Literal["block", "latest", "drop_oldest", "error"]
 
 OPERATION = "event_batches"
+CHANGE = pb.MX_EVENT_FAMILY_ON_DATA_CHANGE
 _POLICIES = ("block", "latest", "drop_oldest", "error")
 
 
@@ -174,11 +175,17 @@ class EventQueue:
         if excess <= 0:
             return
         keep = np.ones(len(self.messages), np.bool_)
+        rank = np.zeros(len(self.messages), np.int8)
         if self.overflow == "latest":
-            keep[superseded(decode_events(self.messages))] = False
+            waiting = decode_events(self.messages)
+            keep[superseded(waiting)] = False
             excess = int(keep.sum()) - self.max_events
+            # The newest values stay longest: nothing else that comes, write-completes say,
+            # may drive them out.
+            rank[waiting.message_index[waiting.family == CHANGE]] = 1
         if excess > 0:
-            keep[np.flatnonzero(keep)[:excess]] = False
+            kept = np.flatnonzero(keep)
+            keep[kept[np.argsort(rank[kept], kind="stable")[:excess]]] = False
         dropped = [self.messages[index] for index in np.flatnonzero(~keep).tolist()]
         columns = decode_events(dropped)  # before anything changes: one may be unreadable
         self.messages = [self.messages[index] for index in np.flatnonzero(keep).tolist()]
@@ -204,7 +211,7 @@ class EventQueue:
 
 def superseded(columns: EventColumns) -> NDArray[np.int64]:
     """Return the messages whose data change a later one of the same item replaces."""
-    rows = np.flatnonzero(columns.family == pb.MX_EVENT_FAMILY_ON_DATA_CHANGE)
+    rows = np.flatnonzero(columns.family == CHANGE)
     server = columns.server_handle[rows].astype(np.int64)
     item = columns.item_handle[rows].astype(np.int64)
     # Reversed, as unique() keeps the first of equal elements.

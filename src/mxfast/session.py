@@ -317,8 +317,9 @@ class Session(MxAccessCommands):
         overflow : {"block", "latest", "drop_oldest", "error"}
             What happens when more wait. ``"block"``: reading stops, and if that lasts the
             gateway's queue overflows and it ends the stream or the session (contract notes,
-            Events). ``"latest"``: of an item's data changes only the newest is kept, then
-            the oldest go. ``"drop_oldest"``: the oldest go. ``"error"``: the stream ends
+            Events). ``"latest"``: of an item's data changes only the newest is kept; where
+            that is not enough, first the oldest events of other kinds go, then the oldest
+            of the values. ``"drop_oldest"``: the oldest go. ``"error"``: the stream ends
             with `MxGatewayOverflowError`. What was dropped is counted in ``dropped``.
             A stream with several consumers (`EventStream.consumer`) cannot have ``"block"``.
         resume : bool, default True
