@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from tests.checkout import ROOT, copy_checkout
+from tests.checkout import ROOT, UNOPTIMISED, copy_checkout
 
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -49,6 +49,7 @@ def test_shell_blocks_run_in_a_fresh_clone(tmp_path):
         if key not in ("VIRTUAL_ENV", "PYTHONPATH") and not key.startswith("PYTEST_")
     }
     environment["PYTEST_ADDOPTS"] = "--collect-only --quiet"
+    environment["MXFAST_CFLAGS"] = UNOPTIMISED
     for _, language, code in BLOCKS:
         if language != "sh" or (code.startswith("make") and shutil.which("make") is None):
             continue
