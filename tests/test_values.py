@@ -1,6 +1,7 @@
 from array import array
 from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
+from enum import Enum, IntEnum
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,15 @@ from mxfast import EncodeError, codec, from_mx_value, to_mx_value
 from mxfast.contract import mxaccess_gateway as pb
 from mxfast.values import to_mx_sparse_array
 
+
+class Mode(IntEnum):
+    AUTO = 5
+
+
+class State(str, Enum):  # noqa: UP042 - a StrEnum's str() is its text; of these it is not
+    MANUAL = "manual"
+
+
 NOON = datetime(2026, 3, 1, 12, 0, 0, 250_000, tzinfo=UTC)
 
 # value, variant_type, data type, arm, what the arm holds
@@ -20,6 +30,7 @@ SCALARS: list[tuple[Any, str, int, str, Any]] = [
     (np.False_, "VT_BOOL", pb.MX_DATA_TYPE_BOOLEAN, "bool_value", False),
     (5, "VT_I4", pb.MX_DATA_TYPE_INTEGER, "int32_value", 5),
     (-(2**31), "VT_I4", pb.MX_DATA_TYPE_INTEGER, "int32_value", -(2**31)),
+    (Mode.AUTO, "VT_I4", pb.MX_DATA_TYPE_INTEGER, "int32_value", 5),
     (2**31, "VT_I8", pb.MX_DATA_TYPE_INTEGER, "int64_value", 2**31),
     (2**63 - 1, "VT_I8", pb.MX_DATA_TYPE_INTEGER, "int64_value", 2**63 - 1),
     (np.int8(-3), "VT_I4", pb.MX_DATA_TYPE_INTEGER, "int32_value", -3),
@@ -33,6 +44,7 @@ SCALARS: list[tuple[Any, str, int, str, Any]] = [
     (np.float32(1.5), "VT_R4", pb.MX_DATA_TYPE_FLOAT, "float_value", 1.5),
     (np.float16(1.5), "VT_R4", pb.MX_DATA_TYPE_FLOAT, "float_value", 1.5),
     ("größer", "VT_BSTR", pb.MX_DATA_TYPE_STRING, "string_value", "größer"),
+    (State.MANUAL, "VT_BSTR", pb.MX_DATA_TYPE_STRING, "string_value", "manual"),
     (np.str_("x"), "VT_BSTR", pb.MX_DATA_TYPE_STRING, "string_value", "x"),
     (b"\x00\xff", "VT_RECORD", pb.MX_DATA_TYPE_UNKNOWN, "raw_value", b"\x00\xff"),
     (bytearray(b"ab"), "VT_RECORD", pb.MX_DATA_TYPE_UNKNOWN, "raw_value", b"ab"),
@@ -53,6 +65,19 @@ def test_scalar(value: Any, variant: str, data_type: int, arm: str, held: Any) -
     back = from_mx_value(message)
     assert back == held
     assert type(back) is type(held)
+
+
+def test_a_kind_of_int_is_not_searched_for() -> None:
+    class Kind(int):
+        """``in range(...)`` compares one with each number of the range."""
+
+        def __eq__(self, other: object) -> bool:
+            raise AssertionError(f"compared with {other}")
+
+        __hash__ = int.__hash__
+
+    message = to_mx_value(Kind(7))
+    assert (message.variant_type, message.int32_value) == ("VT_I4", 7)
 
 
 def test_none() -> None:
@@ -125,6 +150,8 @@ def test_fortran_order_is_kept_by_index() -> None:
         ([np.float32(1), 2], "VT_R8", "double_values", [1.0, 2.0]),
         ([True, False], "VT_BOOL", "bool_values", [True, False]),
         (["a", "b"], "VT_BSTR", "string_values", ["a", "b"]),
+        ([State.MANUAL, "auto"], "VT_BSTR", "string_values", ["manual", "auto"]),
+        (np.array([State.MANUAL], object), "VT_BSTR", "string_values", ["manual"]),
         ([b"a\x00"], "VT_RECORD", "raw_values", [b"a\x00"]),
         ([[1, 2], [3, 4]], "VT_I4", "int32_values", [[1, 2], [3, 4]]),
         (np.array(["a", "bc"]), "VT_BSTR", "string_values", ["a", "bc"]),

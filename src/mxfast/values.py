@@ -100,7 +100,8 @@ def _scalar(value: Any) -> pb.MxValue | None:  # noqa: PLR0911 - one for each ty
     if isinstance(value, (bool, np.bool_)):
         return _message(_BOOL, bool(value))
     if isinstance(value, int):
-        return _message(_I4 if value in _INT32 else _I8, _int64(value))
+        number = int(value)  # a range looks for an IntEnum one number at a time
+        return _message(_I4 if number in _INT32 else _I8, _int64(number))
     if isinstance(value, str):
         return _message(_BSTR, value)
     if value is None:
@@ -258,7 +259,7 @@ def _element_time(element: Any) -> Timestamp:
 _CONVERSIONS: dict[str, tuple[Callable[[Any], Any], _Variant]] = {
     "bool": (bool, _BOOL),
     "float": (_element_float, _R8),
-    "str": (str, _BSTR),
+    "str": (str.__str__, _BSTR),  # the text itself: an enum of texts has a str() of its own
     "bytes": (bytes, _RECORD),
     "datetime": (_element_time, _DATE),
 }
@@ -299,7 +300,7 @@ def _finite(value: float) -> float:
 def _int64(value: int) -> int:
     if value not in _INT64:
         raise ValueError(f"{shown(value)} cannot be written: MXAccess integers hold 64 bits")
-    return int(value)
+    return value
 
 
 def _check_integers(numbers: list[int]) -> None:
