@@ -106,12 +106,14 @@ async def test_reply_without_session_id(scripted: ScriptedGateway) -> None:
     async def answer(request: bytes, context: Context) -> bytes:
         reply = pb.OpenSessionReply()
         reply.protocol_status.code = pb.PROTOCOL_STATUS_CODE_OK
+        reply.protocol_status.message = KEY
         return reply.SerializeToString()
 
     scripted.unary["OpenSession"] = answer
     async with await scripted.connect() as client:
-        with pytest.raises(MalformedReplyError, match="no session id"):
+        with pytest.raises(MalformedReplyError, match="no session id") as caught:
             await client.open_session()
+        assert SECRET not in repr(caught.value.reply)
 
 
 async def test_raw_calls(client: GatewayClient) -> None:

@@ -14,7 +14,7 @@ from mxfast import EventStream, GatewayClient, MxAccessError, Outcome, Session, 
 from mxfast.confirm import Completions
 from mxfast.contract import mxaccess_gateway as pb
 from mxfast.simulator import SimulatedGateway
-from tests.conftest import Context, ScriptedGateway, Writes
+from tests.conftest import KEY, SECRET, Context, ScriptedGateway, Writes
 
 ACCEPTED, REJECTED, UNKNOWN = Outcome.ACCEPTED, Outcome.REJECTED, Outcome.UNKNOWN
 COMPLETED, FAILED, NOT_SENT = Outcome.COMPLETED, Outcome.FAILED, Outcome.NOT_SENT
@@ -30,7 +30,7 @@ def event(
     message = pb.MxEvent(family=family, server_handle=1, item_handle=item)
     if failure:
         category = pb.MX_STATUS_CATEGORY_SECURITY_ERROR
-        message.statuses.add(category=category, detail=failure)
+        message.statuses.add(category=category, detail=failure, diagnostic_text=f"for {KEY}")
     return message.SerializeToString()
 
 
@@ -196,6 +196,8 @@ async def test_failed(scripted_session: Session, stream: EventStream, plant: Pla
     assert list(result.errors) == [2, 1, 4]
     assert "security error 1013" in result.errors[4].message
     assert result.errors[1].statuses[0].detail == 1013
+    assert result.errors[1].statuses[0].diagnostic_text == "for mxgw_test_***"
+    assert SECRET not in repr(result.errors)
     assert not result.ok
     with pytest.raises(MxAccessError, match=r"index 1, item 2: security error 1013"):
         result.raise_for_failure()

@@ -1,6 +1,8 @@
 import asyncio
 import itertools
 import pickle
+from collections.abc import Awaitable, Callable
+from typing import Any
 
 import grpc
 import pytest
@@ -22,7 +24,7 @@ from mxfast import (
 )
 from mxfast.auth import Redactor
 from mxfast.contract import mxaccess_gateway as pb
-from mxfast.errors import from_rpc_error, is_failure
+from mxfast.errors import from_rpc_error, is_failure, without_key
 from tests.conftest import KEY, SECRET, Context, ScriptedGateway, ok
 
 CODES = {
@@ -105,7 +107,7 @@ async def test_protocol_status(
     assert isinstance(caught.value.reply, pb.MxCommandReply)
     assert caught.value.reply.protocol_status.code == number
     assert caught.value.code is None
-    assert SECRET not in str(caught.value)
+    assert SECRET not in f"{caught.value}{caught.value.__dict__}"
     if number == 99:
         assert "protocol status 99" in str(caught.value), "an unknown number is shown as such"
 
@@ -222,7 +224,55 @@ async def test_mxaccess_failure_in_words(
     assert "HRESULT 0x80040200" in text
     assert "ok" not in text.split("; ")
     assert SECRET not in text
-    assert caught.value.reply == reply
+    reply.statuses[1].diagnostic_text = "for mxgw_test_***"
+    assert caught.value.reply == reply, "as it came, but for the key"
+
+
+def test_a_message_without_key() -> None:
+    # A text alone, in a list, in a message, and in a list of messages; and what is no text.
+    reply = pb.OpenSessionReply(
+        session_id=KEY,
+        worker_process_id=7,
+        capabilities=["events", KEY],
+        default_command_timeout={"seconds": 30},
+        protocol_status={"message": f"Bearer {KEY}"},
+    )
+    masked = pb.OpenSessionReply()
+    masked.CopyFrom(reply)
+    masked.session_id = masked.capabilities[1] = "mxgw_test_***"
+    masked.protocol_status.message = "Bearer mxgw_test_***"
+    assert without_key(reply, Redactor(KEY)) == masked
+    assert reply.session_id == KEY, "the message given is as it was"
+    command = pb.MxCommandReply(statuses=[{"success": 1}, {"diagnostic_text": KEY}])
+    (good, bad) = without_key(command, Redactor(KEY)).statuses
+    assert (good.success, bad.diagnostic_text) == (1, "mxgw_test_***")
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda session: session.get_session_state(),  # no payload
+        lambda session: session.add_item(1, "Tank1.Level"),  # handle 0
+        lambda session: session.add_item_bulk(1, ["A.x", "B.x"]),  # one result of two
+    ],
+)
+async def test_a_kept_reply_holds_no_key(
+    scripted: ScriptedGateway, scripted_session: Session, call: Callable[[Session], Awaitable[Any]]
+) -> None:
+    async def answer(request: bytes, context: Context) -> bytes:
+        reply = pb.MxCommandReply(protocol_status=ok(), diagnostic_message=f"told by {KEY}")
+        name = pb.MxCommandRequest.FromString(request).command.WhichOneof("payload")
+        if name == "add_item":
+            reply.add_item.SetInParent()
+        elif name == "add_item_bulk":
+            reply.add_item_bulk.results.add(error_message=KEY)
+        return reply.SerializeToString()
+
+    scripted.unary["Invoke"] = answer
+    with pytest.raises(MalformedReplyError) as caught:
+        await call(scripted_session)
+    assert "mxgw_test_***" in repr(caught.value.reply)
+    assert SECRET not in repr(caught.value.__dict__)
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from mxfast import (
 from mxfast.contract import mxaccess_gateway as pb
 from mxfast.events import EventStream
 from mxfast.simulator import SimulatedGateway
-from tests.conftest import Context, ScriptedGateway, ok
+from tests.conftest import KEY, SECRET, Context, ScriptedGateway, ok
 from tests.feed import CHANGE, Feed, ended, event, sentinel, sequences, settled
 from tests.proxy import Proxy
 
@@ -502,10 +502,13 @@ async def test_worker_that_is_gone_is_found_out(
     """The stream's UNAVAILABLE alone does not tell whether the gateway or the worker is gone."""
     reply = pb.MxCommandReply(protocol_status=ok())
     reply.session_state.state = getattr(pb, state)
+    reply.diagnostic_message = f"told by {KEY}"
     scripted.reply_with(reply)
     feed.put(event(1))
     feed.end(grpc.StatusCode.UNAVAILABLE)
     events = scripted_session.event_batches()
     await taken(events, 1)
-    with pytest.raises(MxGatewaySessionLostError, match=state):
+    with pytest.raises(MxGatewaySessionLostError, match=state) as caught:
         await anext(events)
+    assert "mxgw_test_***" in repr(caught.value.reply)
+    assert SECRET not in repr(caught.value.__dict__)

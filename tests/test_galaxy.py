@@ -22,7 +22,7 @@ from mxfast import (
 from mxfast.contract import galaxy_repository as pb
 from mxfast.galaxy import GalaxyNode
 from mxfast.simulator import SimulatedGateway
-from tests.conftest import KEY, Context, ScriptedGateway
+from tests.conftest import KEY, SECRET, Context, ScriptedGateway
 
 
 def connect(gateway: SimulatedGateway) -> Any:
@@ -359,11 +359,12 @@ async def test_a_failed_expand_is_made_again(
     good = pb.BrowseChildrenReply(
         children=[pb.GalaxyObject(gobject_id=1)], child_has_children=[True]
     )
-    lacking = pb.BrowseChildrenReply(children=[pb.GalaxyObject(gobject_id=2)])
+    lacking = pb.BrowseChildrenReply(children=[pb.GalaxyObject(gobject_id=2, tag_name=KEY)])
     scripted.unary["BrowseChildren"] = Pages(good, lacking, good).answer
     (node,) = await scripted_galaxy.browse()
-    with pytest.raises(MalformedReplyError, match="1 children came and 0 words"):
+    with pytest.raises(MalformedReplyError, match="1 children came and 0 words") as caught:
         await node.expand()
+    assert SECRET not in repr(caught.value.reply)
     assert node.children is None
     assert len(await node.expand()) == 1
 

@@ -315,6 +315,8 @@ async def test_a_reason_holds_no_key(scripted: ScriptedGateway, scripted_session
     def refuse(results: Any) -> None:
         results[0].was_successful = False
         results[0].error_message = "refused for mxgw_test_d0ntShowThis"
+        if isinstance(results[0], pb.BulkReadResult):
+            results[0].statuses.add(diagnostic_text="told by mxgw_test_d0ntShowThis")
         results[1].was_successful = False
 
     Answers(scripted).change = refuse
@@ -323,7 +325,8 @@ async def test_a_reason_holds_no_key(scripted: ScriptedGateway, scripted_session
     assert "d0ntShowThis" not in items.failed["Tank0.Level"]
     assert items.failed["Tank1.Level"] == "refused without a reason"
     read = await scripted_session.read_array(1, TAGS)
-    assert "d0ntShowThis" not in read.errors[0].message
+    assert read.errors[0].statuses[0].diagnostic_text == "told by mxgw_test_***"
+    assert "d0ntShowThis" not in repr(read.errors)
     assert read.errors[1].message == "not read, without a reason"
 
 

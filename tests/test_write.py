@@ -23,7 +23,7 @@ from mxfast import (
 )
 from mxfast.contract import mxaccess_gateway as pb
 from mxfast.simulator import SimulatedGateway
-from tests.conftest import Context, OpenLimited, ScriptedGateway, Writes, ok
+from tests.conftest import KEY, SECRET, Context, OpenLimited, ScriptedGateway, Writes, ok
 
 ACCEPTED, REJECTED, UNKNOWN, NOT_SENT = (
     Outcome.ACCEPTED,
@@ -584,12 +584,15 @@ async def test_error_names_the_tag(scripted: ScriptedGateway, scripted_session: 
     )
     await scripted_session.subscribe_bulk(1, ["Tank1.Level"])
     status = pb.MxStatusProxy(category=pb.MX_STATUS_CATEGORY_SECURITY_ERROR, detail=1013)
+    status.diagnostic_text = f"told by {KEY}"
     refused = pb.BulkWriteResult(item_handle=7, statuses=[status], error_message="denied")
     scripted.reply_with(
         pb.MxCommandReply(protocol_status=ok(), write_bulk=pb.BulkWriteReply(results=[refused]))
     )
     written = await scripted_session.write_array(1, [7], [1.0])
+    status.diagnostic_text = "told by mxgw_test_***"
     assert written.errors[0].statuses == (status,)
+    assert SECRET not in repr(written.errors)
     with pytest.raises(MxAccessError) as caught:
         written.raise_for_failure()
     assert "index 0, item 7 (Tank1.Level): denied; security error 1013" in str(caught.value)

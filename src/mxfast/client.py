@@ -9,7 +9,7 @@ from mxfast.checks import text
 from mxfast.connection import Connection
 from mxfast.contract import GATEWAY_METHODS
 from mxfast.contract import mxaccess_gateway as pb
-from mxfast.errors import MalformedReplyError, check_mxaccess, check_protocol
+from mxfast.errors import MalformedReplyError, check_mxaccess, check_protocol, without_key
 from mxfast.session import Session
 from mxfast.streams import MessageIterator
 
@@ -96,7 +96,9 @@ class GatewayClient(Connection):
             reply = await self.open_session_raw(request)
             if not reply.session_id:
                 raise MalformedReplyError(
-                    "the reply has no session id", operation="open_session", reply=reply
+                    "the reply has no session id",
+                    operation="open_session",
+                    reply=without_key(reply, self._transport.redact),
                 )
             return reply.session_id
 

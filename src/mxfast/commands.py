@@ -21,6 +21,7 @@ from mxfast.errors import (
     check_mxaccess,
     check_protocol,
     parse,
+    without_key,
 )
 from mxfast.handles import HandleTable, Rebindable
 from mxfast.options import ClientOptions
@@ -276,7 +277,9 @@ class CommandSender:
         reply = parse(pb.MxCommandReply, data, command.name)
         if command.reply is None or not reply.HasField(command.reply):
             raise MalformedReplyError(
-                f"the reply has no {command.reply}", operation=command.name, reply=reply
+                f"the reply has no {command.reply}",
+                operation=command.name,
+                reply=without_key(reply, self.transport.redact),
             )
         return reply
 
@@ -317,7 +320,7 @@ class CommandSender:
             raise MalformedReplyError(
                 "the reply has no handle",
                 operation=command.name,
-                reply=self.read(command, data),
+                reply=without_key(self.read(command, data), self.transport.redact),
             )
         return handle
 
@@ -350,7 +353,7 @@ class CommandSender:
             raise MalformedReplyError(
                 f"{count} entries were sent and {len(results)} results came back",
                 operation=command.name,
-                reply=reply,
+                reply=without_key(reply, self.transport.redact),
             )
         return results
 

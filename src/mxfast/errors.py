@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
 import grpc
+from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.internal.enum_type_wrapper import EnumTypeWrapper
 from google.protobuf.message import DecodeError as ProtobufDecodeError
 from google.protobuf.message import Message
@@ -47,7 +48,7 @@ class MxGatewayError(Exception):
     operation : str
         What was being done, such as ``"write"``.
     reply : protobuf message, optional
-        The raw reply, as it came.
+        The raw reply, as it came but for keys in its texts, which are masked.
 
     Attributes
     ----------
@@ -254,8 +255,29 @@ def parse(message_type: type[MessageT], data: bytes, operation: str) -> MessageT
         ) from error
 
 
+def without_key(message: MessageT, redact: Redact) -> MessageT:
+    """Return a copy of a message with the key taken out of its texts, for errors to keep."""
+    copy = type(message)()
+    copy.CopyFrom(message)
+    _mask_texts(copy, redact)
+    return copy
+
+
+def _mask_texts(message: Message, redact: Redact) -> None:
+    for field, held in message.ListFields():
+        if isinstance(held, str):
+            setattr(message, field.name, redact(held))
+        elif isinstance(held, Message):
+            _mask_texts(held, redact)
+        elif field.type == FieldDescriptor.TYPE_STRING:
+            held[:] = [redact(text) for text in held]
+        elif field.type == FieldDescriptor.TYPE_MESSAGE:
+            for each in held:
+                _mask_texts(each, redact)
+
+
 def check_protocol(
-    status: pb.ProtocolStatus, operation: str, reply: Message | None, redact: Redact
+    status: pb.ProtocolStatus, operation: str, reply: Message, redact: Redact
 ) -> None:
     """Raise for a protocol status other than OK, but not for a failure of MXAccess.
 
@@ -265,8 +287,8 @@ def check_protocol(
         Of the reply.
     operation : str
         What was being done.
-    reply : protobuf message or None
-        Kept on the exception.
+    reply : protobuf message
+        Kept on the exception, without a key.
     redact : callable
         Takes the key out of what the server says.
 
@@ -279,16 +301,19 @@ def check_protocol(
     code = status.code
     if code in (pb.PROTOCOL_STATUS_CODE_OK, pb.PROTOCOL_STATUS_CODE_MXACCESS_FAILURE):
         return
+    kept = without_key(reply, redact)
     if code == pb.PROTOCOL_STATUS_CODE_UNSPECIFIED:
         raise MalformedReplyError(
-            "the reply has no protocol status", operation=operation, reply=reply
+            "the reply has no protocol status",
+            operation=operation,
+            reply=kept,
         )
     text = _enum_words(pb.ProtocolStatusCode, code, "PROTOCOL_STATUS_CODE_", "protocol status")
     if status.message:
         text += f": {redact(status.message)}"
     if code == pb.PROTOCOL_STATUS_CODE_TIMEOUT:
         text += f"; {_UNKNOWN_OUTCOME}"
-    raise _PROTOCOL_ERRORS.get(code, MxGatewayCommandError)(text, operation=operation, reply=reply)
+    raise _PROTOCOL_ERRORS.get(code, MxGatewayCommandError)(text, operation=operation, reply=kept)
 
 
 def check_mxaccess(
@@ -323,7 +348,7 @@ def check_mxaccess(
         said.append(describe_hresult(reply.hresult))
     said += [text for text in (reply.diagnostic_message, reply.protocol_status.message) if text]
     text = redact("; ".join(said)) or "MXAccess reports a failure without saying which"
-    raise MxAccessError(text, operation=operation, reply=reply)
+    raise MxAccessError(text, operation=operation, reply=without_key(reply, redact))
 
 
 def _statuses(

@@ -11,7 +11,7 @@ from mxfast.checks import in_range, shown, text
 from mxfast.connection import Connection
 from mxfast.contract import GALAXY_METHODS
 from mxfast.contract import galaxy_repository as pb
-from mxfast.errors import MalformedReplyError
+from mxfast.errors import MalformedReplyError, without_key
 from mxfast.streams import MessageIterator
 from mxfast.transport import MessageStream
 from mxfast.values import from_timestamp, to_timestamp
@@ -266,7 +266,7 @@ class GalaxyRepositoryClient(Connection):
                     f"{len(page.children)} children came and {len(page.child_has_children)} "
                     "words on whether they have any",
                     operation="browse",
-                    reply=page,
+                    reply=without_key(page, self._transport.redact),
                 )
             for child, has_children in zip(page.children, page.child_has_children, strict=True):
                 nodes.append(GalaxyNode(self, child, has_children, filters))

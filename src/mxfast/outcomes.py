@@ -15,6 +15,7 @@ from mxfast.errors import (
     describe_hresult,
     describe_statuses,
     parse,
+    without_key,
 )
 
 __all__ = ["Outcome", "WriteError", "WriteResult"]
@@ -130,15 +131,16 @@ class WriteResult:
             for start, reply in self._rejected:
                 for row in np.flatnonzero(~reply.was_successful).tolist():
                     result = parse(pb.BulkWriteResult, reply.result_bytes(row), self._operation)
+                    result = without_key(result, self._redact)
                     said = [result.error_message] if result.error_message else []
                     said += describe_statuses(result.statuses)
                     if result.hresult:
                         said.append(describe_hresult(result.hresult))
-                    message = self._redact("; ".join(said)) or "rejected without a reason"
+                    message = "; ".join(said) or "rejected without a reason"
                     self._errors[start + row] = WriteError(message, tuple(result.statuses))
             for index, data in self._failed.items():
-                event = parse(pb.MxEvent, data, self._operation)
-                message = self._redact("; ".join(describe_statuses(event.statuses)))
+                event = without_key(parse(pb.MxEvent, data, self._operation), self._redact)
+                message = "; ".join(describe_statuses(event.statuses))
                 self._errors[index] = WriteError(message, tuple(event.statuses))
         return self._errors
 

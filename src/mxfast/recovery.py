@@ -17,6 +17,7 @@ from mxfast.errors import (
     MxGatewayError,
     MxGatewaySessionError,
     MxGatewayWorkerError,
+    without_key,
 )
 from mxfast.handles import HandleChanges
 from mxfast.rebuild import Attach
@@ -140,7 +141,9 @@ class SessionLink:
         ):
             state = pb.SessionState.Name(reply.session_state.state)
             raise MxGatewaySessionError(
-                f"session {self.session_id} is {state}", operation="event_batches", reply=reply
+                f"session {self.session_id} is {state}",
+                operation="event_batches",
+                reply=without_key(reply, self._sender.transport.redact),
             )
 
     async def current_values(self) -> AsyncIterator[list[bytes]]:

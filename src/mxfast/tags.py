@@ -28,6 +28,7 @@ from mxfast.errors import (
     check_protocol,
     describe_statuses,
     parse,
+    without_key,
 )
 from mxfast.items import Binding, Items, column_of_objects
 
@@ -122,9 +123,10 @@ class ReadResult:
             for reply in self._replies:
                 for row in np.flatnonzero(~(reply.was_successful & reply.ok)).tolist():
                     result = parse(pb.BulkReadResult, reply.result_bytes(row), _READ)
+                    result = without_key(result, self._redact)
                     said = [result.error_message] if result.error_message else []
                     said += describe_statuses(result.statuses)
-                    message = self._redact("; ".join(said)) or "not read, without a reason"
+                    message = "; ".join(said) or "not read, without a reason"
                     self._errors[start + row] = ReadError(message, tuple(result.statuses))
                 start += len(reply)
         return self._errors
