@@ -5,6 +5,7 @@ import sys
 from importlib.metadata import version
 from typing import Any
 
+import grpc
 import pytest
 
 import mxfast
@@ -15,11 +16,12 @@ from mxfast import (
     MxGatewayAuthenticationError,
     MxGatewayAuthorizationError,
     MxGatewaySessionError,
+    connection,
     create_channel,
 )
 from mxfast.contract import mxaccess_gateway as pb
 from mxfast.simulator import SimulatedGateway
-from tests.conftest import KEY, SECRET, SESSION_ID, Context, ScriptedGateway
+from tests.conftest import KEY, SECRET, SESSION_ID, Context, ScriptedGateway, ok
 
 
 async def test_connect_with_options_fields_or_both(gateway: SimulatedGateway) -> None:
@@ -114,6 +116,146 @@ async def test_reply_without_session_id(scripted: ScriptedGateway) -> None:
         with pytest.raises(MalformedReplyError, match="no session id") as caught:
             await client.open_session()
         assert SECRET not in repr(caught.value.reply)
+
+
+# A cancelled open_session: the gateway starts the worker all the same.
+
+
+async def test_a_session_that_comes_too_late_is_closed(scripted: ScriptedGateway) -> None:
+    opening, opens, closed = asyncio.Event(), asyncio.Event(), asyncio.Event()
+    open_session, close_session = scripted.unary["OpenSession"], scripted.unary["CloseSession"]
+
+    async def open_late(request: bytes, context: Context) -> bytes:
+        opening.set()
+        await opens.wait()
+        return await open_session(request, context)
+
+    async def close(request: bytes, context: Context) -> bytes:
+        assert pb.CloseSessionRequest.FromString(request).session_id == SESSION_ID
+        closed.set()
+        return await close_session(request, context)
+
+    scripted.unary |= {"OpenSession": open_late, "CloseSession": close}
+    async with await scripted.connect() as client:
+        task = asyncio.create_task(client.open_session())
+        await opening.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert not closed.is_set()
+        opens.set()
+        async with asyncio.timeout(20):
+            await closed.wait()
+
+
+async def test_closing_the_client_waits_for_a_cancelled_open(scripted: ScriptedGateway) -> None:
+    opening, opens = asyncio.Event(), asyncio.Event()
+    open_session = scripted.unary["OpenSession"]
+
+    async def open_late(request: bytes, context: Context) -> bytes:
+        opening.set()
+        await opens.wait()
+        return await open_session(request, context)
+
+    scripted.unary["OpenSession"] = open_late
+    client = await scripted.connect()
+    task = asyncio.create_task(client.open_session())
+    await opening.wait()
+    task.cancel()
+    await asyncio.wait([task])
+    closing = asyncio.create_task(client.close())
+    await asyncio.sleep(0)
+    opens.set()
+    await closing
+    assert scripted.calls == ["OpenSession", "CloseSession"]
+
+
+async def test_a_cancelled_open_without_an_answer_ends_with_the_client(
+    scripted: ScriptedGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "_LEAVING_SECONDS", 0.01)
+    opening = asyncio.Event()
+
+    async def never(request: bytes, context: Context) -> bytes:
+        opening.set()
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    scripted.unary["OpenSession"] = never
+    # A channel of its own, which the client does not close: the call must end all the same.
+    options = ClientOptions(scripted.endpoint, KEY, plaintext=True)
+    async with create_channel(options) as channel:
+        client = GatewayClient(options, channel=channel)
+        task = asyncio.create_task(client.open_session())
+        await opening.wait()
+        task.cancel()
+        await asyncio.wait([task])
+        assert any("open_session_raw" in repr(each) for each in asyncio.all_tasks())
+        await client.close()
+        assert not any("open_session_raw" in repr(each) for each in asyncio.all_tasks())
+
+
+class Counting:
+    """A stub that counts its sessions, and cancels a task some steps after a reply."""
+
+    def __init__(self, steps: int) -> None:
+        self.open = 0
+        self.task: asyncio.Task[Any] | None = None
+        self._steps = steps
+
+    async def OpenSession(self, request: pb.OpenSessionRequest) -> pb.OpenSessionReply:
+        self.open += 1
+        self._step(self._steps)
+        return pb.OpenSessionReply(session_id=SESSION_ID, protocol_status=ok())
+
+    def _step(self, left: int) -> None:
+        assert self.task is not None
+        if left:
+            asyncio.get_running_loop().call_soon(self._step, left - 1)
+        else:
+            self.task.cancel()
+
+    async def CloseSession(self, request: pb.CloseSessionRequest) -> pb.CloseSessionReply:
+        self.open -= 1
+        return pb.CloseSessionReply(session_id=SESSION_ID, protocol_status=ok())
+
+
+async def test_no_session_is_lost_whenever_its_open_is_cancelled() -> None:
+    ends = set()
+    for steps in range(8):
+        stub = Counting(steps)
+        async with GatewayClient(ClientOptions("localhost:5120", plaintext=True), stub=stub) as one:
+            task = stub.task = asyncio.create_task(one.open_session())
+            await asyncio.wait([task])
+            ends.add(task.cancelled())
+            if not task.cancelled():
+                assert stub.open == 1
+                await task.result().close()
+        assert stub.open == 0, f"cancelled {steps} steps after the reply"
+    assert ends == {True, False}, "some were cancelled in time, and some too late"
+
+
+async def test_a_cancelled_open_that_fails_is_told_of(
+    scripted: ScriptedGateway, caplog: pytest.LogCaptureFixture
+) -> None:
+    opening, opens = asyncio.Event(), asyncio.Event()
+
+    async def fail(request: bytes, context: Context) -> bytes:
+        opening.set()
+        await opens.wait()
+        await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, f"64 sessions, {KEY}")
+        raise AssertionError
+
+    scripted.unary["OpenSession"] = fail
+    client = await scripted.connect()
+    task = asyncio.create_task(client.open_session())
+    await opening.wait()
+    task.cancel()
+    await asyncio.wait([task])
+    opens.set()
+    await client.close()
+    assert "may be left: open_session: the session does not take" in caplog.text
+    assert SECRET not in caplog.text
 
 
 async def test_raw_calls(client: GatewayClient) -> None:

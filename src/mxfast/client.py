@@ -1,5 +1,7 @@
 """The client of a gateway: sessions, commands, events and alarms."""
 
+import asyncio
+import logging
 from typing import TypeVar
 
 from google.protobuf.duration_pb2 import Duration
@@ -9,11 +11,19 @@ from mxfast.checks import text
 from mxfast.connection import Connection
 from mxfast.contract import GATEWAY_METHODS
 from mxfast.contract import mxaccess_gateway as pb
-from mxfast.errors import MalformedReplyError, check_mxaccess, check_protocol, without_key
+from mxfast.errors import (
+    MalformedReplyError,
+    MxGatewayError,
+    check_mxaccess,
+    check_protocol,
+    without_key,
+)
 from mxfast.session import Session
 from mxfast.streams import MessageIterator
 
 __all__ = ["GatewayClient"]
+
+_log = logging.getLogger("mxfast")
 
 ReplyT = TypeVar(
     "ReplyT",
@@ -61,6 +71,8 @@ class GatewayClient(Connection):
     ) -> Session:
         """Open a session: the gateway starts a worker for it, which may take seconds.
 
+        Where this is cancelled meanwhile, the session is closed when the gateway has it.
+
         Parameters
         ----------
         client_session_name : str
@@ -93,7 +105,14 @@ class GatewayClient(Connection):
             request.command_timeout.CopyFrom(limit)
 
         async def open_one() -> str:
-            reply = await self.open_session_raw(request)
+            # In a task of its own: the gateway starts the worker, whoever waits for it.
+            opening = asyncio.create_task(self.open_session_raw(request))
+            try:
+                reply = await asyncio.shield(opening)
+            except asyncio.CancelledError:
+                if not opening.cancelling():  # which it is where the loop ends
+                    self._leave(self._close_when_opened(opening))
+                raise
             if not reply.session_id:
                 raise MalformedReplyError(
                     "the reply has no session id",
@@ -103,6 +122,15 @@ class GatewayClient(Connection):
             return reply.session_id
 
         return Session(self._transport, self._options, await open_one(), open_one)
+
+    async def _close_when_opened(self, opening: asyncio.Task[pb.OpenSessionReply]) -> None:
+        """Close the session of a caller who was cancelled before he had it."""
+        try:
+            session_id = (await opening).session_id
+            if session_id:
+                await self.close_session_raw(pb.CloseSessionRequest(session_id=session_id))
+        except MxGatewayError as error:
+            _log.warning("a session whose open_session was cancelled may be left: %s", error)
 
     async def open_session_raw(self, request: pb.OpenSessionRequest) -> pb.OpenSessionReply:
         """Send an OpenSession request and return its reply.

@@ -1,6 +1,8 @@
 """What the clients of both services are: options, a transport, and its end."""
 
+import asyncio
 import dataclasses
+from collections.abc import Coroutine
 from typing import Any, Self, cast
 
 import grpc
@@ -12,6 +14,8 @@ from mxfast.options import ClientOptions
 from mxfast.streams import MessageIterator, open_stream
 from mxfast.stub import StubChannel
 from mxfast.transport import GrpcTransport, MessageStream, call
+
+_LEAVING_SECONDS = 5.0  # enough for a worker to start, whose session must then be closed
 
 
 class Connection:
@@ -34,6 +38,7 @@ class Connection:
         self._options = options
         self._channel = create_channel(options) if channel is None else channel
         self._transport = GrpcTransport(self._channel, options, owns_channel=channel is None)
+        self._leaving: set[asyncio.Task[None]] = set()
 
     @classmethod
     async def connect(cls, options: ClientOptions | None = None, **fields: Any) -> Self:
@@ -97,12 +102,27 @@ class Connection:
     ) -> MessageIterator[MessageT]:
         return MessageIterator(self._stream(method, request, operation), message_type, operation)
 
+    def _leave(self, work: Coroutine[Any, Any, None]) -> None:
+        """Have work done that a cancelled call leaves behind; `close` waits for it."""
+        task = asyncio.create_task(work, name="mxfast after a cancelled call")
+        self._leaving.add(task)
+        task.add_done_callback(self._leaving.discard)
+
     async def close(self) -> None:
         """Close the connection, once also under concurrent callers; calls under way fail.
 
-        Sessions that were not closed stay with the gateway until their lease ends.
+        Sessions that were not closed stay with the gateway until their lease ends. One whose
+        `open_session` was cancelled is closed first, which may take five seconds.
         """
-        await self._transport.close()
+        leaving = list(self._leaving)
+        try:
+            if leaving:
+                await asyncio.wait(leaving, timeout=_LEAVING_SECONDS)
+        finally:
+            for task in leaving:
+                task.cancel()
+            await asyncio.gather(*leaving, return_exceptions=True)
+            await self._transport.close()
 
     async def __aenter__(self) -> Self:
         return self
