@@ -275,6 +275,54 @@ async def test_what_is_open_is_closed_when_the_program_ends(scripted: ScriptedGa
     assert scripted.calls[-1] == "CloseSession"
 
 
+@pytest.mark.parametrize("start", ["thread", "pool", "daemon"])
+def test_a_thread_that_reads_a_stream_ends_with_the_program(
+    running: SimulatedGatewayProcess, start: str
+) -> None:
+    code = f"""
+    from concurrent.futures import ThreadPoolExecutor
+    events = session.event_batches()
+
+    def read():
+        reads.set()
+        seen = sum(len(batch) for batch in events)
+        print("read", seen, list(events))
+
+    reads = threading.Event()
+    if {start!r} == "pool":
+        ThreadPoolExecutor(1).submit(read)
+    else:
+        threading.Thread(target=read, daemon={start!r} == "daemon").start()
+    reads.wait()
+    session.ping()
+    """
+    script = run_script(CONNECT + textwrap.dedent(code), running.endpoint, running.api_key)
+    assert (script.returncode, script.stderr) == (0, "")
+    # A daemon may or may not have the time to say so.
+    assert script.stdout == "read 0 []\n" or (start == "daemon" and not script.stdout)
+
+
+def test_a_thread_finishes_its_work_after_the_main_thread(
+    running: SimulatedGatewayProcess,
+) -> None:
+    code = """
+    galaxy = blocking.GalaxyRepositoryClient.connect(endpoint=endpoint, api_key=key, plaintext=True)
+    hierarchy = galaxy.iter_hierarchy(page_size=1)
+    first = next(hierarchy)
+
+    def work():
+        threading.main_thread().join()
+        server = session.register("late")
+        session.write(server, session.add_item(server, "Late.Value"), 7)
+        everything = galaxy.discover_hierarchy()
+        print([first, *hierarchy] == everything, len(everything) > 1)
+
+    threading.Thread(target=work).start()
+    """
+    script = run_script(CONNECT + textwrap.dedent(code), running.endpoint, running.api_key)
+    assert (script.stdout, script.stderr) == ("True True\n", "")
+
+
 def test_a_fork_is_refused_clearly(running: SimulatedGatewayProcess) -> None:
     code = """
     child = os.fork()

@@ -13,9 +13,10 @@ Every class here has the name, the methods, the signatures and the docstrings of
 
 The work is done in an event loop in a thread of its own, started by the first call, so a loop
 that runs already, as in a notebook, is no matter. Any thread may use any object. Ctrl-C
-cancels the call under way in the main thread. When the program ends, calls under way are
-cancelled and what is still open is closed. After a fork the child process is refused every
-call if its parent has made one, for gRPC does not survive that.
+cancels the call under way in the main thread. When the main thread ends, streams end, so that
+loops over them in other threads do; the program waits for its threads as usual, and then what
+is still open is closed. After a fork the child process is refused every call if its parent has
+made one, for gRPC does not survive that.
 
 A callback, such as ``on_progress``, is called in the loop's thread: it must not block, and
 blocking calls from it are refused.

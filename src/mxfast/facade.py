@@ -2,6 +2,7 @@
 
 import asyncio
 import atexit
+import concurrent.futures.thread  # noqa: F401 - before LoopThread registers for the end
 import contextlib
 import functools
 import inspect
@@ -27,8 +28,9 @@ _CLOSING_TIME = 10.0  # seconds at exit for all that is open
 class LoopThread:
     """An event loop in a thread of its own, started by the first call.
 
-    It ends with the program: calls under way are cancelled, and what has a ``close`` is
-    closed, the newest first.
+    With the main thread end the streams, so that threads which read them do. When those
+    threads have ended the loop does: calls of daemon threads are cancelled, and what has a
+    ``close`` is closed, the newest first.
     """
 
     def __init__(self) -> None:
@@ -39,7 +41,12 @@ class LoopThread:
         self._forked = False
         self._opened: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
         self._count = 0
+        self._reading: set[asyncio.Task[Any]] = set()  # tasks that wait for a stream's next
+        self.streams_end = False
         os.register_at_fork(after_in_child=self._after_fork)
+        # atexit comes too late: a program waits for its threads first. The last one that was
+        # registered is called first, so this comes before a pool's that waits for its threads.
+        getattr(threading, "_register_atexit", atexit.register)(self._end_streams)
 
     def run(self, function: Callable[..., Any], *args: Any, **keywords: Any) -> Any:
         """Call a function in the loop, wait for what it returns, and return that.
@@ -76,6 +83,25 @@ class LoopThread:
             self._count += 1
             self._opened[self._count] = opened
 
+    async def next(self, iterator: AsyncIterator[Any]) -> Any:
+        """Return the next of an iterator, or `_END`; runs in the loop."""
+        reading = asyncio.current_task()
+        assert reading is not None
+        if _is_stream(iterator):
+            if self.streams_end:
+                return _END
+            self._reading.add(reading)
+        try:
+            return await anext(iterator)
+        except StopAsyncIteration:
+            return _END
+        except asyncio.CancelledError:
+            if self.streams_end and reading in self._reading:
+                return _END
+            raise
+        finally:
+            self._reading.discard(reading)
+
     def _running(self) -> asyncio.AbstractEventLoop:
         if self._forked:
             raise RuntimeError(
@@ -103,6 +129,12 @@ class LoopThread:
         # Whether the lock is held by a thread that is not in this process: none knows.
         self._lock = threading.Lock()
         self._forked = self._loop is not None
+
+    def _end_streams(self) -> None:
+        self.streams_end = True
+        if self._forked or self._loop is None:
+            return
+        self._loop.call_soon_threadsafe(lambda: [task.cancel() for task in self._reading])
 
     def _end(self) -> None:
         if self._forked or self._loop is None or self._thread is None:
@@ -207,7 +239,9 @@ class Iteration(Facade, Iterator[Any]):
     def __next__(self) -> Any:
         """Return the next one; errors are those of the asynchronous iterator."""
         with self._turn:
-            found = THREAD.run(_next, self._target)
+            if THREAD.streams_end and _is_stream(self._target):
+                raise StopIteration
+            found = THREAD.run(THREAD.next, self._target)
         if found is _END:
             raise StopIteration
         return blocking(found)
@@ -217,11 +251,9 @@ class Iteration(Facade, Iterator[Any]):
         THREAD.run(self._target.aclose)
 
 
-async def _next(iterator: AsyncIterator[Any]) -> Any:
-    try:
-        return await anext(iterator)
-    except StopAsyncIteration:
-        return _END
+def _is_stream(iterator: AsyncIterator[Any]) -> bool:
+    # A generator ends by itself, and what it returned would look complete if it ended early.
+    return not inspect.isasyncgen(iterator)
 
 
 def blocking(value: Any) -> Any:
