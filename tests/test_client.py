@@ -118,6 +118,23 @@ async def test_reply_without_session_id(scripted: ScriptedGateway) -> None:
         assert SECRET not in repr(caught.value.reply)
 
 
+@pytest.mark.parametrize("session_id", ["", SESSION_ID])
+async def test_a_session_that_mxaccess_refuses(scripted: ScriptedGateway, session_id: str) -> None:
+    status = pb.ProtocolStatus(
+        code=pb.PROTOCOL_STATUS_CODE_MXACCESS_FAILURE, message="COM class is not registered"
+    )
+    reply = pb.OpenSessionReply(session_id=session_id, protocol_status=status)
+
+    async def answer(request: bytes, context: Context) -> bytes:
+        return reply.SerializeToString()
+
+    scripted.unary["OpenSession"] = answer
+    async with await scripted.connect() as client:
+        with pytest.raises(mxfast.MxAccessError, match=r"^open_session: .* not registered") as one:
+            await client.open_session()
+        assert one.value.reply == reply
+
+
 # A cancelled open_session: the gateway starts the worker all the same.
 
 

@@ -13,6 +13,7 @@ from mxfast import (
     MxGatewayConnectionError,
     MxGatewayError,
     MxGatewaySessionError,
+    MxGatewayTransportError,
     Session,
     from_mx_value,
     to_mx_value,
@@ -364,6 +365,34 @@ async def test_failing_close_does_not_hide_what_went_wrong(scripted: ScriptedGat
         with pytest.raises(MxGatewayError, match="cannot close"):
             async with await client.open_session():
                 pass
+
+
+@pytest.mark.parametrize("how", ["grpc", "mxaccess"])
+async def test_a_close_that_failed_is_made_again(scripted: ScriptedGateway, how: str) -> None:
+    close = scripted.unary["CloseSession"]
+
+    async def fail_first(request: bytes, context: Context) -> bytes:
+        if scripted.calls.count("CloseSession") > 1:
+            return await close(request, context)
+        if how == "grpc":
+            await context.abort(grpc.StatusCode.INTERNAL, "hiccup")
+        failure = pb.PROTOCOL_STATUS_CODE_MXACCESS_FAILURE
+        status = pb.ProtocolStatus(code=failure, message="hiccup")
+        return pb.CloseSessionReply(protocol_status=status).SerializeToString()
+
+    scripted.unary["CloseSession"] = fail_first
+    async with await scripted.connect() as client:
+        session = await client.open_session()
+        both = await asyncio.gather(session.close(), session.close(), return_exceptions=True)
+        assert [type(error) for error in both] == [
+            MxGatewayTransportError if how == "grpc" else MxAccessError
+        ] * 2
+        assert all("close: " in str(error) and "hiccup" in str(error) for error in both)
+        with pytest.raises(MxGatewaySessionError, match="is closed"):
+            await session.ping()
+        await asyncio.gather(session.close(), session.close())
+        await session.close()
+    assert scripted.calls == ["OpenSession", "CloseSession", "CloseSession"]
 
 
 async def test_gateway_that_stops(client: GatewayClient, gateway: SimulatedGateway) -> None:

@@ -160,6 +160,8 @@ _HRESULTS = {
     "before the first data change the item's type is not yet known",
 }
 
+_SAYS_MORE = (pb.MxCommandReply, pb.AcknowledgeAlarmReply)
+
 _UNKNOWN_OUTCOME = "the outcome is unknown, since the gateway does not stop a command it has begun"
 
 
@@ -279,7 +281,9 @@ def _mask_texts(message: Message, redact: Redact) -> None:
 def check_protocol(
     status: pb.ProtocolStatus, operation: str, reply: Message, redact: Redact
 ) -> None:
-    """Raise for a protocol status other than OK, but not for a failure of MXAccess.
+    """Raise for a protocol status other than OK.
+
+    A failure of MXAccess is left to `check_mxaccess` where the reply says more about it.
 
     Parameters
     ----------
@@ -299,7 +303,9 @@ def check_protocol(
         reply has no status.
     """
     code = status.code
-    if code in (pb.PROTOCOL_STATUS_CODE_OK, pb.PROTOCOL_STATUS_CODE_MXACCESS_FAILURE):
+    if code == pb.PROTOCOL_STATUS_CODE_OK:
+        return
+    if code == pb.PROTOCOL_STATUS_CODE_MXACCESS_FAILURE and isinstance(reply, _SAYS_MORE):
         return
     kept = without_key(reply, redact)
     if code == pb.PROTOCOL_STATUS_CODE_UNSPECIFIED:

@@ -466,9 +466,9 @@ class Session(MxAccessCommands):
         """Close the session, once also under concurrent callers.
 
         The gateway then ends the session's worker, which may take seconds. A session the
-        gateway no longer knows counts as closed.
+        gateway no longer knows counts as closed. Where this fails, it may be called again.
         """
-        if self._closing is None:
+        if self._closing is None or _has_failed(self._closing):
             self._commands.closed = True
             self._closing = asyncio.ensure_future(self._close(self.session_id))
         # A caller that is cancelled leaves the others their close.
@@ -511,3 +511,7 @@ class Session(MxAccessCommands):
     def __repr__(self) -> str:
         state = "open" if self._closing is None else "closed"
         return f"<Session {self.session_id} {state}>"
+
+
+def _has_failed(task: asyncio.Task[None]) -> bool:
+    return task.done() and (task.cancelled() or task.exception() is not None)
