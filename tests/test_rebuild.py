@@ -121,6 +121,33 @@ async def test_old_handles_are_refused_never_taken_for_other_items(session: Sess
     assert not result.ok
 
 
+async def test_a_session_has_as_many_server_handles_after_each_rebuild(session: Session) -> None:
+    server = await session.register("x")
+    for _ in range(4):
+        changes = await session.rebuild()
+        assert list(changes.servers) == [server]
+        server = changes.servers[server]
+        assert session._commands.handles.servers == {server: "x"}
+
+
+async def test_server_handles_that_the_session_before_had_are_passed_over(
+    scripted: ScriptedGateway, scripted_session: Session
+) -> None:
+    """Also where the gateway comes to one of them only after the rebuild."""
+    given = iter([5, 1, 4, 5, 6])
+
+    async def answer(request: bytes, context: Context) -> bytes:
+        reply = pb.MxCommandReply(protocol_status=ok())
+        reply.register.server_handle = next(given)
+        return reply.SerializeToString()
+
+    scripted.unary["Invoke"] = answer
+    assert await scripted_session.register("x") == 5
+    assert (await scripted_session.rebuild()).servers == {5: 1}
+    assert [await scripted_session.register(name) for name in "yz"] == [4, 6]
+    assert scripted_session._commands.handles.servers == {1: "x", 4: "y", 6: "z"}
+
+
 async def test_what_is_done_again(session: Session) -> None:
     server = await session.register("x")
     buffered = await session.add_buffered_item(server, "A.Buffered")

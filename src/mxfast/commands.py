@@ -117,6 +117,7 @@ class CommandSender:
         self.session_id = session_id
         self.closed = False
         self.handles = HandleTable()
+        self.retired: set[int] = set()  # server handles of the sessions before this one
         self.rebindables: WeakSet[Rebindable] = WeakSet()
         # The gateway files pending commands by correlation id: each needs its own
         # (contract notes, Process model).
@@ -134,6 +135,7 @@ class CommandSender:
         """Go on as the sender of the session that was built in this one's place."""
         self.session_id = other.session_id
         self.handles = other.handles
+        self.retired = other.retired
         self._attaching = other._attaching
 
     def require_open(self, operation: str) -> None:
@@ -282,6 +284,23 @@ class CommandSender:
                 reply=without_key(reply, self.transport.redact),
             )
         return reply
+
+    async def register(self, client_name: str) -> int:
+        """Register, and return a server handle that no session before had.
+
+        A gateway counts its handles from the start again (inferred). One that was in use before
+        stays registered and is of no more use, so that the pair of a server handle and an item
+        handle never comes to mean another item.
+        """
+        for _ in range(len(self.retired) + 1):
+            server = await self.run_for_handle(REGISTER, {"client_name": client_name})
+            if server not in self.retired:
+                self.handles.servers[server] = client_name
+                return server
+        raise MxGatewaySessionError(
+            f"the gateway gives no server handle but those of the dead session, such as {server}",
+            operation=REGISTER.name,
+        )
 
     async def add(
         self, command: Command, server_handle: int, item_definition: str, item_context: str = ""

@@ -42,10 +42,7 @@ class MxAccessCommands:
         int
             The server handle that the other commands take.
         """
-        fields = {"client_name": text(client_name, "client_name")}
-        server = await self._commands.run_for_handle(commands.REGISTER, fields)
-        self._commands.handles.servers[server] = client_name
-        return server
+        return await self._commands.register(text(client_name, "client_name"))
 
     async def unregister(self, server_handle: int) -> None:
         """Unregister: the server handle and its items are gone."""

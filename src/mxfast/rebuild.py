@@ -41,7 +41,6 @@ class Rebuilder:
         self._close = close
         self._lock = asyncio.Lock()
         self._changes = HandleChanges()
-        self._retired: set[int] = set()  # server handles of all sessions before
 
     async def rebuild(self, dead: str, attach: Attach) -> HandleChanges:
         """Rebuild, unless it was done since session ``dead`` was the one.
@@ -77,20 +76,17 @@ class Rebuilder:
         """Do in a new session what was done in the old one, and have it take its place."""
         old, options = self._sender.handles, self._sender.options
         sender = CommandSender(self._sender.transport, options, session_id)
+        sender.retired = self._sender.retired | old.servers.keys()
         session = MxAccessCommands(sender)
-        retired = self._retired | old.servers.keys()
-        changes = await add_again(session, old, retired, options.max_bulk_items)
+        changes = await add_again(session, old, options.max_bulk_items)
         attach(sender, False)
         await advise_again(session, old, changes, options.max_bulk_items)
         self._sender.require_open("rebuild")  # it may have been closed meanwhile
-        self._retired = retired
         self._sender.adopt(sender)
         return changes
 
 
-async def add_again(
-    session: MxAccessCommands, old: HandleTable, retired: set[int], limit: int
-) -> HandleChanges:
+async def add_again(session: MxAccessCommands, old: HandleTable, limit: int) -> HandleChanges:
     """Register and add again, in a new session.
 
     Parameters
@@ -99,8 +95,6 @@ async def add_again(
         The new session's commands.
     old : HandleTable
         What the session before it had.
-    retired : set of int
-        Server handles of sessions before: none of them is given to an item again.
     limit : int
         Most items of a bulk command.
 
@@ -110,7 +104,7 @@ async def add_again(
     """
     changes = HandleChanges()
     for server, name in old.servers.items():
-        new = changes.servers[server] = await _register(session, name, retired)
+        new = changes.servers[server] = await session.register(name)
         if server in old.intervals:
             await session.set_buffered_update_interval(new, old.intervals[server])
     registered = [key for key in old.tags if key[0] in changes.servers]
@@ -132,21 +126,6 @@ async def add_again(
         else:
             changes.keys[key] = (new, item)
     return changes
-
-
-async def _register(session: MxAccessCommands, name: str, retired: set[int]) -> int:
-    """Register, and get a server handle that no session before had.
-
-    A gateway counts its handles from the start again (inferred). One that was in use before
-    stays registered and has no items, so that it is refused with any item handle.
-    """
-    for _ in range(len(retired) + 1):
-        if (server := await session.register(name)) not in retired:
-            return server
-    raise MxGatewaySessionError(
-        f"the gateway gives no server handle but those of the dead session, such as {server}",
-        operation="rebuild",
-    )
 
 
 async def advise_again(
