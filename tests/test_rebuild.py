@@ -1,6 +1,10 @@
 """A session that died, built anew: with the stream that noticed, or by hand."""
 
 import asyncio
+import datetime
+import inspect
+import itertools
+from typing import Any
 
 import grpc
 import numpy as np
@@ -10,7 +14,6 @@ from mxfast import (
     EventBatch,
     GatewayClient,
     HandleChanges,
-    MxAccessError,
     MxGatewayConnectionError,
     MxGatewaySessionError,
     MxGatewaySessionLostError,
@@ -113,12 +116,109 @@ async def test_old_handles_are_refused_never_taken_for_other_items(session: Sess
         pairs.append((server, item))
         changes = await session.rebuild()
         server = changes.servers[server]
-        for old in pairs:
-            with pytest.raises(MxAccessError):
-                await session.write(*old, 1.0)
+        for old, old_item in pairs:
+            with pytest.raises(MxGatewaySessionError, match=f"handle {old} .* give {server} "):
+                await session.write(old, old_item, 1.0)
         assert await session.register("later") not in {old for old, _ in pairs}
-    result = await session.write_array(pairs[0][0], [pairs[0][1]], [1.0])
-    assert not result.ok
+    await session.unregister(server)
+    for old, _ in pairs:
+        with pytest.raises(MxGatewaySessionError, match="it was unregistered"):
+            await session.subscribe(old, ["A.B"])
+
+
+OF_A_SERVER_HANDLE: dict[str, tuple[Any, ...]] = {
+    "activate": (1,),
+    "add_buffered_item": ("A.B",),
+    "add_item": ("A.B",),
+    "add_item2": ("B", "A"),
+    "add_item_bulk": (["A.B"],),
+    "advise": (1,),
+    "advise_item_bulk": ([1],),
+    "advise_supervisory": (1,),
+    "archestra_user_to_id": ("guid",),
+    "authenticate_user": ("user", "secret"),
+    "bulk_writer": (),
+    "prepare_write": ([1],),
+    "read_array": (["A.B"],),
+    "read_bulk": (["A.B"],),
+    "remove_item": (1,),
+    "remove_item_bulk": ([1],),
+    "set_buffered_update_interval": (100,),
+    "subscribe": (["A.B"],),
+    "subscribe_bulk": (["A.B"],),
+    "suspend": (1,),
+    "un_advise": (1,),
+    "un_advise_item_bulk": ([1],),
+    "unregister": (),
+    "unsubscribe_bulk": ([1],),
+    "write": (1, 1.0),
+    "write2": (1, 1.0, datetime.datetime.now(datetime.UTC)),
+    "write2_bulk": ([pb.Write2BulkEntry()],),
+    "write_array": ([1], [1.0]),
+    "write_array_elements": (1, pb.MX_DATA_TYPE_DOUBLE, 2, {0: 1.0}),
+    "write_bulk": ([pb.WriteBulkEntry()],),
+    "write_secured": (1, 1, 1, 1.0),
+    "write_secured2": (1, 1, 1, 1.0, datetime.datetime.now(datetime.UTC)),
+    "write_secured2_bulk": ([pb.WriteSecured2BulkEntry()],),
+    "write_secured_bulk": ([pb.WriteSecuredBulkEntry()],),
+}
+
+
+def test_all_commands_with_a_server_handle_are_listed() -> None:
+    assert set(OF_A_SERVER_HANDLE) == {
+        name
+        for name, method in inspect.getmembers(Session, inspect.isfunction)
+        if not name.startswith("_") and "server_handle" in inspect.signature(method).parameters
+    }
+
+
+@pytest.mark.parametrize("command", OF_A_SERVER_HANDLE)
+async def test_old_server_handle_is_refused_before_anything_is_sent(
+    scripted: ScriptedGateway, scripted_session: Session, command: str
+) -> None:
+    """The gateway would take it: it was registered again, to be passed over."""
+    registered = itertools.count(1)
+
+    async def answer(request: bytes, context: Context) -> bytes:
+        reply = pb.MxCommandReply(protocol_status=ok())
+        reply.register.server_handle = next(registered)
+        return reply.SerializeToString()
+
+    scripted.unary["Invoke"] = answer
+    old = await scripted_session.register("x")
+    new = (await scripted_session.rebuild()).servers[old]
+    assert (old, new) == (1, 2)
+    sent = len(scripted.calls)
+    with pytest.raises(MxGatewaySessionError, match=r"server handle 1 .* give 2 now"):
+        await getattr(scripted_session, command)(old, *OF_A_SERVER_HANDLE[command])
+    assert len(scripted.calls) == sent
+
+
+async def test_session_rebuilt_between_two_requests_of_a_subscribe(
+    scripted: ScriptedGateway,
+) -> None:
+    """Those that follow would add items to a server handle that is another's by now."""
+    registered = itertools.count(1)
+
+    async def answer(request: bytes, context: Context) -> bytes:
+        command = pb.MxCommandRequest.FromString(request).command
+        reply = pb.MxCommandReply(protocol_status=ok())
+        if command.HasField("register"):
+            reply.register.server_handle = next(registered)
+        elif command.HasField("subscribe_bulk"):
+            subscribed.append(command.subscribe_bulk.server_handle)
+            await session.rebuild()
+            reply.subscribe_bulk.results.add(item_handle=1, was_successful=True)
+        return reply.SerializeToString()
+
+    subscribed: list[int] = []
+    scripted.unary["Invoke"] = answer
+    async with await scripted.connect(max_bulk_items=1) as client:
+        session = await client.open_session()
+        server = await session.register("x")
+        with pytest.raises(MxGatewaySessionError, match=f"server handle {server} "):
+            await session.subscribe(server, ["A.B", "A.C"])
+    assert subscribed == [server]
 
 
 async def test_a_session_has_as_many_server_handles_after_each_rebuild(session: Session) -> None:

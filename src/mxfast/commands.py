@@ -117,7 +117,8 @@ class CommandSender:
         self.session_id = session_id
         self.closed = False
         self.handles = HandleTable()
-        self.retired: set[int] = set()  # server handles of the sessions before this one
+        # Server handles of the sessions before this one, and what each has become.
+        self.retired: dict[int, int] = {}
         self.rebindables: WeakSet[Rebindable] = WeakSet()
         # The gateway files pending commands by correlation id: each needs its own
         # (contract notes, Process model).
@@ -148,6 +149,27 @@ class CommandSender:
         """
         if self.closed:
             raise MxGatewaySessionError(f"session {self.session_id} is closed", operation=operation)
+
+    def server(self, server_handle: int, operation: str) -> int:
+        """Return a server handle that may be sent.
+
+        Raises
+        ------
+        TypeError, ValueError
+            No integer of 32 bits.
+        MxGatewaySessionError
+            It is of a session before this one. The gateway still knows it (see `register`)
+            and would add items there, whose pairs of handles others still hold for other tags.
+        """
+        server = integer(server_handle, "server_handle")
+        if server in self.retired:
+            new = self.retired[server]
+            raise MxGatewaySessionError(
+                f"server handle {server} is of a session that was rebuilt: "
+                + (f"give {new} now" if new in self.handles.servers else "it was unregistered"),
+                operation=operation,
+            )
+        return server
 
     def attach(self, stream: MessageStream) -> None:
         """Note that an event stream was opened, for which later commands wait."""
@@ -217,7 +239,7 @@ class CommandSender:
         fields: dict[str, Any] | None = None,
     ) -> bytes:
         """Send a command about one item and return its reply's bytes."""
-        server = integer(server_handle, "server_handle")
+        server = self.server(server_handle, command.name)
         item = integer(item_handle, "item_handle")
         about = {"server_handle": server, "item_handle": item}
         request = self.request(command, about | fields if fields else about)
@@ -307,7 +329,7 @@ class CommandSender:
     ) -> int:
         """Add an item and return its handle."""
         fields: dict[str, Any] = {
-            "server_handle": integer(server_handle, "server_handle"),
+            "server_handle": self.server(server_handle, command.name),
             "item_definition": text(item_definition, "item_definition"),
         }
         tag = item_definition
@@ -357,7 +379,7 @@ class CommandSender:
 
         With none nothing is sent.
         """
-        server = integer(server_handle, "server_handle")
+        server = self.server(server_handle, command.name)
         self.require_open(command.name)
         if count == 0:
             return []

@@ -46,7 +46,7 @@ class MxAccessCommands:
 
     async def unregister(self, server_handle: int) -> None:
         """Unregister: the server handle and its items are gone."""
-        server = integer(server_handle, "server_handle")
+        server = self._commands.server(server_handle, "unregister")
         await self._commands.run_bare(commands.UNREGISTER, {"server_handle": server})
         self._commands.handles.unregister(server)
 
@@ -99,7 +99,7 @@ class MxAccessCommands:
             time; partly seen only).
         """
         name = "update_interval_milliseconds"
-        server = integer(server_handle, "server_handle")
+        server = self._commands.server(server_handle, "set_buffered_update_interval")
         interval = in_range(update_interval_milliseconds, name, 0, 2**31 - 1)
         fields = {"server_handle": server, name: interval}
         await self._commands.run_bare(commands.SET_BUFFERED_UPDATE_INTERVAL, fields)
@@ -161,7 +161,7 @@ class MxAccessCommands:
             The user's id, or 0 where name or password is wrong; on a galaxy without
             security never 0 (contract notes, Writes).
         """
-        server = integer(server_handle, "server_handle")
+        server = self._commands.server(server_handle, "authenticate_user")
         user = text(verify_user, "verify_user")
         # Neither of the two may be quoted, so the usual checks do not do.
         if not isinstance(verify_user_password, str):
@@ -198,7 +198,7 @@ class MxAccessCommands:
             `authenticate_user`, is inferred.
         """
         fields = {
-            "server_handle": integer(server_handle, "server_handle"),
+            "server_handle": self._commands.server(server_handle, "archestra_user_to_id"),
             "user_id_guid": text(user_id_guid, "user_id_guid"),
         }
         reply = await self._commands.run(commands.ARCHESTRA_USER_TO_ID, fields)
@@ -229,20 +229,20 @@ class MxAccessCommands:
             The value cannot be written; nothing was sent.
         """
         sender = self._commands
+        server = sender.server(server_handle, "write")
         request = encode_write(
             sender.session_id,
             sender.next_correlation_id(),
-            server_handle,
+            server,
             item_handle,
             value,
             user_id,
         )
         if request is not None:
-            item = (server_handle, item_handle)
-            await sender.exchange(commands.WRITE, request, item=item)
+            await sender.exchange(commands.WRITE, request, item=(server, item_handle))
             return
         fields = _by_user(user_id, to_mx_value(value))
-        await sender.run_on_item(commands.WRITE, server_handle, item_handle, fields)
+        await sender.run_on_item(commands.WRITE, server, item_handle, fields)
 
     async def write2(
         self,

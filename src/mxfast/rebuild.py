@@ -76,9 +76,13 @@ class Rebuilder:
         """Do in a new session what was done in the old one, and have it take its place."""
         old, options = self._sender.handles, self._sender.options
         sender = CommandSender(self._sender.transport, options, session_id)
-        sender.retired = self._sender.retired | old.servers.keys()
+        sender.retired = dict.fromkeys(self._sender.retired.keys() | old.servers, 0)
         session = MxAccessCommands(sender)
         changes = await add_again(session, old, options.max_bulk_items)
+        now = changes.servers
+        sender.retired = now | {
+            server: now.get(then, 0) for server, then in self._sender.retired.items()
+        }
         attach(sender, False)
         await advise_again(session, old, changes, options.max_bulk_items)
         self._sender.require_open("rebuild")  # it may have been closed meanwhile

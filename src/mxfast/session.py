@@ -43,7 +43,8 @@ class Session(MxAccessCommands):
     one after another (contract notes, Process model).
 
     Every method that sends raises `MxGatewaySessionError` where the session is closed,
-    before anything is sent; `MxGatewayTransportError` where the call did not get through;
+    or a server handle is of before a `rebuild`, before anything is sent;
+    `MxGatewayTransportError` where the call did not get through;
     `MxGatewaySessionError`, `MxGatewayWorkerError` or `MxGatewayCommandError` where the
     gateway refuses; `MxAccessError` where MXAccess does; and `MalformedReplyError` where a
     reply lacks what it must hold.
@@ -221,7 +222,7 @@ class Session(MxAccessCommands):
             As usual, with the same ``result``; under `asyncio.timeout` it is the
             ``__context__`` of the TimeoutError.
         """
-        server = integer(server_handle, "server_handle")
+        server = self._commands.server(server_handle, "write_array")
         return await self._writer.write(
             server,
             resolved(item_handles, server, self._handles_by_tag),
@@ -261,7 +262,7 @@ class Session(MxAccessCommands):
             Another dtype, or handles that `write_array` would refuse.
         """
         self._commands.require_open("prepare_write")
-        server = integer(server_handle, "server_handle")
+        server = self._commands.server(server_handle, "prepare_write")
         handles = resolved(item_handles, server, self._handles_by_tag)
         return PreparedWrite(self._writer, server, handles, dtype)
 
@@ -287,7 +288,8 @@ class Session(MxAccessCommands):
             Another dtype.
         """
         self._commands.require_open("bulk_writer")
-        return BulkWriter(self._writer, integer(server_handle, "server_handle"), dtype)
+        server = self._commands.server(server_handle, "bulk_writer")
+        return BulkWriter(self._writer, server, dtype)
 
     def event_batches(
         self,
@@ -384,10 +386,10 @@ class Session(MxAccessCommands):
         What was registered, added, advised and suspended by methods of this class is so
         again; the old session is closed, if it can be. This object then stands for the new
         session: its `session_id` is another one, and so are all handles. A server handle of
-        before is never one of the new session: an old pair of handles is refused, and no
-        write goes to another item than was meant. `Items` have their new handles by
-        themselves; prepared writes and bulk writers of before are refused, make new ones.
-        Nothing that was written is written again.
+        before is never one of the new session: every method refuses it before anything is
+        sent and names the new one, so that no write goes to another item than was meant.
+        `Items` have their new handles by themselves; prepared writes and bulk writers of
+        before are refused, make new ones. Nothing that was written is written again.
 
         Returns
         -------
