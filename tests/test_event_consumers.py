@@ -164,9 +164,15 @@ async def test_commands_wait_until_the_stream_is_attached(
         yield b""
 
     scripted.stream["StreamEvents"] = stream
-    reply = pb.MxCommandReply(protocol_status=ok())
-    reply.write_bulk.results.add(item_handle=1, was_successful=True)
-    scripted.reply_with(reply)
+
+    async def answer(request: bytes, context: Context) -> bytes:
+        name = pb.MxCommandRequest.FromString(request).command.WhichOneof("payload")
+        answered = pb.MxCommandReply(protocol_status=ok())
+        if name in {"write_bulk", "subscribe_bulk", "read_bulk"}:
+            getattr(answered, name).results.add(item_handle=1, was_successful=True)
+        return answered.SerializeToString()
+
+    scripted.unary["Invoke"] = answer
     async with await scripted.connect() as client:
         session = await client.open_session()
         events = session.event_batches()
@@ -174,13 +180,16 @@ async def test_commands_wait_until_the_stream_is_attached(
             asyncio.create_task(session.ping()),
             asyncio.create_task(session.write(1, 1, 1.0)),
             asyncio.create_task(session.write_array(1, [1], [1.0])),
+            asyncio.create_task(session.subscribe(1, ["A.B"])),
+            asyncio.create_task(session.read_array(1, ["A.B"])),
         ]
-        # Another call goes to the gateway and back: time enough for those that do not wait.
-        await client.close_session_raw(pb.CloseSessionRequest(session_id="other"))
+        # Other calls go to the gateway and back: time enough for those that do not wait.
+        for _ in range(3):
+            await client.close_session_raw(pb.CloseSessionRequest(session_id="other"))
         assert scripted.calls.count("Invoke") == 0
         attach.set()
         await asyncio.gather(*sent)
-        assert scripted.calls.count("Invoke") == 3
+        assert scripted.calls.count("Invoke") == 5
         await events.aclose()
 
 

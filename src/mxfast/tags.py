@@ -286,6 +286,7 @@ async def _exchange(
     start = 0
     sender.require_open(operation)
     while start < len(tags):
+        await sender.attached()
         sender.server(server_handle, operation)  # each time: it may be rebuilt between two
         part = tags[start : start + rows]
         request = sender.request(
