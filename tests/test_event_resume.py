@@ -495,6 +495,79 @@ async def test_stream_that_the_session_refuses(
     assert caught.value.code is code
 
 
+@pytest.mark.parametrize("resume", [True, False])
+async def test_session_that_is_closed_under_its_stream(
+    client: GatewayClient, session: Session, resume: bool
+) -> None:
+    """As a gateway does whose lease has run out: the stream ends as if all were well."""
+    events = session.event_batches(resume=resume)
+    await session.ping()
+    await client.close_session_raw(pb.CloseSessionRequest(session_id=session.session_id))
+    with pytest.raises(MxGatewaySessionLostError, match="is Closed") as caught:
+        await anext(events)
+    assert str(caught.value).count("is lost") == 1
+
+
+async def test_stream_that_ends_while_its_session_lives_is_over(
+    answering: ScriptedGateway, scripted_session: Session, feed: Feed
+) -> None:
+    feed.put(event(1))
+    feed.end()
+    async with asyncio.timeout(20):
+        assert sequences([b async for b in scripted_session.event_batches()]) == [1]
+    assert len(feed.requests) == 1
+    assert answering.calls.count("Invoke") == 1
+
+
+@pytest.mark.parametrize("when", ["before", "while it is asked for"])
+async def test_session_that_the_user_closes_is_not_lost(
+    scripted: ScriptedGateway, scripted_session: Session, feed: Feed, when: str
+) -> None:
+    async def answer(request: bytes, context: Context) -> bytes:
+        await scripted_session.close()
+        await context.abort(grpc.StatusCode.NOT_FOUND, "by script")
+        raise AssertionError
+
+    scripted.unary["Invoke"] = answer
+    events = scripted_session.event_batches()
+    if when == "before":
+        await scripted_session.close()
+    feed.end()
+    async with asyncio.timeout(20):
+        assert [b async for b in events] == []
+    assert ("Invoke" in scripted.calls) == (when != "before")
+
+
+@pytest.mark.parametrize("resume", [True, False])
+async def test_stream_that_ends_with_the_gateway_gone(
+    scripted: ScriptedGateway, scripted_session: Session, feed: Feed, resume: bool
+) -> None:
+    """Whether its session lives cannot be asked: it is opened again when it can."""
+    asked = 0
+
+    async def answer(request: bytes, context: Context) -> bytes:
+        nonlocal asked
+        asked += 1
+        if asked == 1:
+            await context.abort(grpc.StatusCode.UNAVAILABLE, "by script")
+        reply = pb.MxCommandReply(protocol_status=ok())
+        reply.session_state.state = pb.SESSION_STATE_READY
+        return reply.SerializeToString()
+
+    scripted.unary["Invoke"] = answer
+    events = scripted_session.event_batches(resume=resume)
+    feed.put(event(1))
+    feed.end()
+    assert sequences(await taken(events, 1)) == [1]
+    if resume:
+        feed.put(event(2))
+        assert sequences(await taken(events, 1)) == [2]
+        await events.aclose()
+    else:
+        with pytest.raises(StopAsyncIteration):
+            await anext(events)
+
+
 @pytest.mark.parametrize("state", ["SESSION_STATE_FAULTED", "SESSION_STATE_CLOSED"])
 async def test_worker_that_is_gone_is_found_out(
     scripted: ScriptedGateway, scripted_session: Session, feed: Feed, state: str

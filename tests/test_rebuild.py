@@ -376,6 +376,20 @@ async def test_stream_without_rebuild_ends_with_its_session(session: Session) ->
         await anext(events)
 
 
+async def test_session_that_is_closed_under_its_stream(
+    client: GatewayClient, session: Session
+) -> None:
+    """As a gateway does whose lease has run out: the stream ends as if all were well."""
+    server = await session.register("x")
+    async with session.event_batches(rebuild=True) as events:
+        items = await session.subscribe(server, ["A.B"])
+        await anext(events)
+        await client.close_session_raw(pb.CloseSessionRequest(session_id=session.session_id))
+        _, batch, changes = await next_rebuilt(events)
+        assert list(changes.servers) == [server]
+        assert set(await first_values(events, batch, 1)) == {items.handle_of("A.B")}
+
+
 async def test_every_consumer_is_told(session: Session) -> None:
     first = session.event_batches(rebuild=True, overflow="error")
     second = first.consumer(max_events=1, overflow="latest")

@@ -94,23 +94,34 @@ class EventReader:
 
     async def _run(self) -> None:
         try:
-            while True:
-                try:
-                    await self._read()
-                    if not self._link.replaced:
-                        break
-                    await self._replace_session(self._link.lost())
-                except MxGatewayError as failure:
-                    await self._stream.aclose()
-                    if not self._resume:
-                        raise
-                    await self._recover(failure)
+            while (failure := await self._read_to_end()) is not None:
+                await self._stream.aclose()
+                await self._recover(failure)
         except Exception as error:  # whatever it is, the consumers see it
             self._error = error
         finally:
             for queue in self._queues:
                 queue.end(self._error)
             await self._stream.aclose()
+
+    async def _read_to_end(self) -> MxGatewayError | None:
+        """Deliver what the stream brings; return why to open another, None where it is over."""
+        try:
+            await self._read()
+        except MxGatewayError as failure:
+            if not self._resume:
+                raise
+            return failure
+        try:
+            # A gateway that closes a session, since its lease has run out say, ends the stream
+            # as if all were well.
+            await self._link.check()
+        except MxGatewayError as failure:
+            if not self._link.closed and (
+                is_lost(failure) or (self._resume and isinstance(failure, MxGatewayConnectionError))
+            ):
+                return failure
+        return None
 
     async def _read(self) -> None:
         """Deliver what the stream brings until it ends."""

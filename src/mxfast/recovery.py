@@ -108,6 +108,11 @@ class SessionLink:
         return open_events(self._sender, after_worker_sequence, "event_batches")
 
     @property
+    def closed(self) -> bool:
+        """Whether the user closed the session."""
+        return self._sender.closed
+
+    @property
     def replaced(self) -> bool:
         """Whether another session has taken this stream's session's place."""
         return self.session_id != self._sender.session_id
