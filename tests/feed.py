@@ -38,7 +38,7 @@ class Feed:
     def __init__(self) -> None:
         self.requests: list[pb.StreamEventsRequest] = []
         self.left = asyncio.Event()
-        self._queue: asyncio.Queue[bytes | grpc.StatusCode | None] = asyncio.Queue()
+        self._queue: asyncio.Queue[bytes | tuple[grpc.StatusCode, str] | None] = asyncio.Queue()
         self.sent = 0
 
     async def stream(
@@ -47,8 +47,8 @@ class Feed:
         self.requests.append(pb.StreamEventsRequest.FromString(request))
         try:
             while (message := await self._queue.get()) is not None:
-                if isinstance(message, grpc.StatusCode):
-                    await context.abort(message, "by script")
+                if isinstance(message, tuple):
+                    await context.abort(*message)
                 else:
                     yield message
                     self.sent += 1
@@ -59,8 +59,8 @@ class Feed:
         for message in messages:
             self._queue.put_nowait(message)
 
-    def end(self, code: grpc.StatusCode | None = None) -> None:
-        self._queue.put_nowait(code)
+    def end(self, code: grpc.StatusCode | None = None, details: str = "by script") -> None:
+        self._queue.put_nowait(None if code is None else (code, details))
 
 
 async def settled(stream: EventStream, done: Callable[[EventStream], bool]) -> None:

@@ -132,6 +132,26 @@ async def test_session_that_dies(
                 await numbers(events, -1.0)  # what comes before the end is taken
 
 
+@pytest.mark.parametrize("rebuild", [True, False])
+async def test_worker_that_is_handshaking_for_a_moment(
+    gateway: SimulatedGateway, session: Session, rebuild: bool
+) -> None:
+    """The session lives: it answers a little later."""
+    server = await session.register("x")
+    async with session.event_batches(rebuild=rebuild) as events:
+        items = await session.subscribe(server, ["A.B"])
+        await anext(events)
+        session_id = session.session_id
+        gateway.faults.add(faults.HandshakeWorker(times=3))
+        gateway.faults.add(faults.CutStreams())
+        async with asyncio.timeout(30):
+            while list(gateway.faults):  # noqa: ASYNC110 - the gateway tells nobody
+                await asyncio.sleep(0.01)
+        await session.write_array(server, items, [2.5])
+        await numbers(events, 2.5)
+        assert session.session_id == session_id
+
+
 # ---------------------------------------------------------------- repeated events
 
 

@@ -568,6 +568,71 @@ async def test_stream_that_ends_with_the_gateway_gone(
             await anext(events)
 
 
+HANDSHAKING = "SessionNotReady: Session state is Ready; worker state is Handshaking."
+
+
+@pytest.mark.parametrize(
+    ("refused", "end"),
+    [
+        ("", grpc.StatusCode.FAILED_PRECONDITION),
+        ("get_session_state", grpc.StatusCode.UNAVAILABLE),
+        ("get_session_state", None),
+        ("read_bulk", grpc.StatusCode.UNAVAILABLE),
+        ("register", grpc.StatusCode.NOT_FOUND),
+    ],
+)
+@pytest.mark.parametrize("as_reply", [True, False])
+async def test_worker_that_is_handshaking_is_tried_again(
+    scripted: ScriptedGateway,
+    scripted_session: Session,
+    feed: Feed,
+    *,
+    refused: str,
+    end: grpc.StatusCode | None,
+    as_reply: bool,
+) -> None:
+    """Whatever the reader is about when it hears so: the stream, a command, a rebuild."""
+    left = 0
+
+    async def answer(request: bytes, context: Context) -> bytes:
+        nonlocal left
+        name = pb.MxCommandRequest.FromString(request).command.WhichOneof("payload")
+        reply = pb.MxCommandReply(protocol_status=ok())
+        if name == refused and left:
+            left -= 1
+            if not as_reply:
+                await context.abort(grpc.StatusCode.FAILED_PRECONDITION, HANDSHAKING)
+            reply.protocol_status.code = pb.PROTOCOL_STATUS_CODE_SESSION_NOT_READY
+            reply.protocol_status.message = HANDSHAKING
+        elif name == "get_session_state":
+            reply.session_state.state = pb.SESSION_STATE_READY
+        elif name == "register":
+            reply.register.server_handle = len(scripted.calls)
+        elif name == "subscribe_bulk":
+            reply.subscribe_bulk.results.add(server_handle=1, item_handle=5, was_successful=True)
+        elif name == "read_bulk":
+            reply.read_bulk.results.add(was_successful=True, quality=192)
+        return reply.SerializeToString()
+
+    scripted.unary["Invoke"] = answer
+    async with scripted_session.event_batches(rebuild=refused == "register") as events:
+        await scripted_session.register("x")
+        await scripted_session.subscribe(1, ["A.B"])
+        left = 1
+        feed.put(event(1))
+        feed.end(end, "by script" if refused else HANDSHAKING)
+        if refused == "read_bulk":
+            feed.put(event(100))
+            async with asyncio.timeout(20):
+                while len(feed.requests) < 3:  # noqa: ASYNC110 - the server tells nobody
+                    await asyncio.sleep(0.01)
+        feed.put(event(100))
+        batches = await taken(events, 2)
+        while 100 not in sequences(batches):
+            batches += await taken(events, 1)
+        assert left == (not refused)
+
+
 @pytest.mark.parametrize("state", ["SESSION_STATE_FAULTED", "SESSION_STATE_CLOSED"])
 async def test_worker_that_is_gone_is_found_out(
     scripted: ScriptedGateway, scripted_session: Session, feed: Feed, state: str

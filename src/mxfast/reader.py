@@ -7,13 +7,19 @@ from collections.abc import Callable
 from mxfast.codec import DecodeError, decode_events
 from mxfast.commands import CommandSender
 from mxfast.errors import (
-    MxGatewayConnectionError,
     MxGatewayError,
     MxGatewaySessionLostError,
     MxGatewayTimeoutError,
 )
 from mxfast.event_queue import EventQueue, Listener
-from mxfast.recovery import SessionLink, breaks_off, is_lost, open_events, pause_before
+from mxfast.recovery import (
+    SessionLink,
+    breaks_off,
+    is_lost,
+    is_temporary,
+    open_events,
+    pause_before,
+)
 from mxfast.transport import attached
 
 __all__ = ["EventReader"]
@@ -118,7 +124,7 @@ class EventReader:
             await self._link.check()
         except MxGatewayError as failure:
             if not self._link.closed and (
-                is_lost(failure) or (self._resume and isinstance(failure, MxGatewayConnectionError))
+                is_lost(failure) or (self._resume and is_temporary(failure))
             ):
                 return failure
         return None
@@ -182,9 +188,9 @@ class EventReader:
         try:
             async for values in self._link.current_values():
                 await self._deliver(values)
-        except MxGatewayConnectionError:
-            raise
         except MxGatewayError as error:
+            if is_temporary(error):
+                raise
             _log.warning("the advised items cannot be read again after a gap: %s", error)
 
     def _note_position(self) -> None:
@@ -223,7 +229,7 @@ class EventReader:
             except MxGatewayError as error:
                 if is_lost(error):
                     await self._replace_session(error)
-                elif isinstance(error, (MxGatewayConnectionError, MxGatewayTimeoutError)):
+                elif is_temporary(error) or isinstance(error, MxGatewayTimeoutError):
                     continue
                 else:
                     raise
@@ -262,8 +268,11 @@ class EventReader:
                 break
             except MxGatewayError as error:
                 await self._stream.aclose()  # the new session's, if it got so far
-                unreachable = isinstance(error, (MxGatewayConnectionError, MxGatewayTimeoutError))
-                if not (unreachable or is_lost(error)):
+                if not (
+                    is_temporary(error)
+                    or is_lost(error)
+                    or isinstance(error, MxGatewayTimeoutError)
+                ):
                     raise
                 await self._pause(error)
         for queue in self._queues:

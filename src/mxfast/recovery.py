@@ -24,7 +24,7 @@ from mxfast.rebuild import Attach
 from mxfast.streams import open_stream
 from mxfast.transport import MessageStream
 
-__all__ = ["SessionLink", "breaks_off", "is_lost", "pause_before"]
+__all__ = ["SessionLink", "breaks_off", "is_lost", "is_temporary", "pause_before"]
 
 _STREAM_EVENTS = GATEWAY_METHODS["StreamEvents"]
 
@@ -62,21 +62,34 @@ def breaks_off(error: MxGatewayError, *, had_events: bool, reopened: bool) -> bo
     error : MxGatewayError
         The stream's.
     had_events : bool
-        A message had come since it was opened: otherwise only an unreachable gateway is
+        A message had come since it was opened: otherwise only what `is_temporary` is
         tried again, or a fault of ours would go round for ever.
     reopened : bool
         It was not the first one: a gateway that has not noticed yet that the one before is
         gone refuses another subscriber.
     """
-    if isinstance(error, MxGatewayConnectionError):
+    if is_temporary(error):
         return True
     if error.code is grpc.StatusCode.ALREADY_EXISTS:
         return reopened
     return had_events and error.code in _CUT
 
 
+def is_temporary(error: MxGatewayError) -> bool:
+    """Tell whether an error means that the gateway cannot be reached, or the worker not yet.
+
+    A session's worker is at times Handshaking for a moment, which the gateway says with the
+    code that it has for dead sessions too (contract notes, Session life cycle).
+    """
+    return isinstance(error, MxGatewayConnectionError) or "worker state is Handshaking" in str(
+        error
+    )
+
+
 def is_lost(error: MxGatewayError) -> bool:
     """Tell whether an error means that the session is dead, and not the call or the way."""
+    if is_temporary(error):
+        return False
     if isinstance(error, MxGatewaySessionError):
         gone = (grpc.StatusCode.NOT_FOUND, grpc.StatusCode.FAILED_PRECONDITION)
         return error.code in gone or error.reply is not None
