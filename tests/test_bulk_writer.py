@@ -309,6 +309,35 @@ async def test_cancellation_counts_and_tells_what_was_not_sent(
         writer.put([1], [1.0])
 
 
+@pytest.mark.parametrize("under_way", [False, True])
+async def test_a_flush_ends_when_the_owner_is_cancelled(
+    scripted_session: Session, writes: Writes, under_way: bool
+) -> None:
+    """In the tick of the put, too: then the writer's task has not looked at it yet."""
+    gate = Gate(writes)
+    writer = scripted_session.bulk_writer(1)
+
+    async def own() -> None:
+        async with writer:
+            await asyncio.Event().wait()
+
+    async def produce() -> None:
+        writer.put([1], [1.0])
+        await writer.flush()
+
+    owner = asyncio.create_task(own())
+    await asyncio.sleep(0.01)
+    producer = asyncio.create_task(produce())
+    if under_way:
+        await gate.arrived.wait()
+    owner.cancel()
+    with pytest.raises(RuntimeError, match="stopped before all that was put was answered"):
+        async with asyncio.timeout(10):
+            await producer
+    assert owner.cancelled()
+    assert writer.counts == ((1, 1, 0, 0, 0, 0, 1) if under_way else (1, 0, 0, 1, 0, 0, 0))
+
+
 async def test_closing_sends_what_waits_once(scripted_session: Session, writes: Writes) -> None:
     writer = scripted_session.bulk_writer(1)
     writer.put([1], [1.0])

@@ -80,10 +80,12 @@ class BulkWriter:
         self._outcomes = np.zeros(len(Outcome), np.int64)  # of values that were sent
         self._error: Exception | None = None
         self._closed = False
-        self._rounds = 0  # array writes that have ended
+        self._rounds = 0  # array writes that have ended, but not one that was cancelled
         self._round_ended = asyncio.Event()
         self._gathered = asyncio.Event()
         self._task = asyncio.create_task(self._send_all(), name="mxfast bulk writer")
+        # However it ends, also cancelled between two rounds: who waits in `flush` must hear.
+        self._task.add_done_callback(lambda _: self._round_ended.set())
 
     @property
     def counts(self) -> BulkWriterCounts:
@@ -148,11 +150,16 @@ class BulkWriter:
         ------
         MxGatewayError
             An array write failed.
+        RuntimeError
+            The writer was stopped before: its owner was cancelled. `counts` says what was
+            not sent.
         """
         until = self._rounds + bool(self._under_way) + bool(self._waiting)
         while self._rounds < until and not self._task.done():
             await self._round_ended.wait()
         self._raise_failure()
+        if self._rounds < until:
+            raise RuntimeError("the bulk writer was stopped before all that was put was answered")
 
     async def close(self) -> None:
         """Send what waits, and stop; a second call waits for the first.
@@ -203,10 +210,9 @@ class BulkWriter:
                 await self._send_gathered()
             except Exception as error:  # whatever it is, the user sees it
                 self._error = error
-            finally:
-                self._rounds += 1
-                self._round_ended.set()
-                self._round_ended = asyncio.Event()
+            self._rounds += 1
+            self._round_ended.set()
+            self._round_ended = asyncio.Event()
 
     async def _send_gathered(self) -> None:
         """Write what waits as one array."""
