@@ -10,7 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mxfast import EventStream, GatewayClient, MxAccessError, Outcome, Session, confirm
+from mxfast import (
+    EventStream,
+    GatewayClient,
+    MxAccessError,
+    Outcome,
+    Session,
+    confirm,
+)
 from mxfast.confirm import Completions
 from mxfast.contract import mxaccess_gateway as pb
 from mxfast.simulator import SimulatedGateway
@@ -199,7 +206,7 @@ async def test_failed(scripted_session: Session, stream: EventStream, plant: Pla
     )
     # Of the two writes of item 3 the first completed well, told apart by order.
     assert result.outcome.tolist() == [COMPLETED, FAILED, REJECTED, COMPLETED, FAILED]
-    assert list(result.errors) == [2, 1, 4]
+    assert list(result.errors) == [1, 2, 4]
     assert "security error 1013" in result.errors[4].message
     assert result.errors[1].statuses[0].detail == 1013
     assert result.errors[1].statuses[0].diagnostic_text == "for mxgw_test_***"

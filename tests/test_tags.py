@@ -18,6 +18,7 @@ from mxfast import (
     ValueKind,
 )
 from mxfast.contract import mxaccess_gateway as pb
+from mxfast.errors import parse
 from mxfast.simulator import SimulatedGateway
 from tests.conftest import Context, ScriptedGateway, ok
 
@@ -389,6 +390,36 @@ async def test_tags_that_cannot_be_read_are_named() -> None:
         with pytest.raises(MxAccessError, match=r"1 of 3 .* index 2, Tank9\.Level: .*1003") as e:
             read.raise_for_failure()
         assert e.value.result is read
+
+
+async def test_why_tags_cannot_be_read_is_told_when_asked_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made = []
+
+    def noted(message_type: Any, data: bytes, operation: str) -> Any:
+        made.append(data)
+        return parse(message_type, data, operation)
+
+    async with (
+        SimulatedGateway(tags=["Tank1.Level"]) as gateway,
+        await GatewayClient.connect(
+            endpoint=gateway.endpoint, api_key=gateway.api_key, plaintext=True, max_bulk_items=2
+        ) as client,
+        await client.open_session() as session,
+    ):
+        server = await session.register("x")
+        numbers = [1, 2, 3, 1, 4, 5, 1]
+        read = await session.read_array(server, [f"Tank{n}.Level" for n in numbers])
+        monkeypatch.setattr("mxfast.tags.parse", noted)
+        with pytest.raises(MxAccessError, match=r"4 of 7 .* index 1, Tank2\.Level"):
+            read.raise_for_failure()
+        assert len(made) == 1
+        assert list(read.errors) == [1, 2, 4, 5]
+        assert len(made) == 1
+        for row, error in read.errors.items():
+            assert f"Tank{numbers[row]}.Level" in error.message
+        assert 3 not in read.errors
 
 
 async def test_items_stay_good_when_the_session_is_built_anew(session: Session) -> None:

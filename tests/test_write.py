@@ -18,10 +18,12 @@ from mxfast import (
     MxGatewayTimeoutError,
     Outcome,
     Session,
+    WriteError,
     WriteResult,
     from_mx_value,
 )
 from mxfast.contract import mxaccess_gateway as pb
+from mxfast.errors import parse
 from mxfast.simulator import SimulatedGateway
 from tests.conftest import KEY, SECRET, Context, OpenLimited, ScriptedGateway, Writes, ok
 
@@ -468,6 +470,40 @@ async def test_refused_session(scripted: ScriptedGateway, scripted_session: Sess
         await scripted_session.write_array(1, [1], [1.0])
     assert caught.value.reply is not None
     assert caught.value.result.outcome.tolist() == [UNKNOWN]
+
+
+async def test_errors_are_made_when_they_are_asked_for(
+    open_limited: OpenLimited, scripted: ScriptedGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Rejecting(Writes):
+        def answer(self, request: pb.MxCommandRequest) -> pb.MxCommandReply:
+            reply = super().answer(request)
+            for result in reply.write_bulk.results:
+                result.was_successful = result.item_handle % 3 == 0
+                result.error_message = f"no {result.item_handle}"
+            return reply
+
+    made = []
+
+    def noted(message_type: Any, data: bytes, operation: str) -> Any:
+        made.append(data)
+        return parse(message_type, data, operation)
+
+    monkeypatch.setattr("mxfast.outcomes.parse", noted)
+    scripted.unary["Invoke"] = Rejecting().invoke
+    session = await open_limited(max_bulk_items=7)
+    result = await session.write_array(1, np.arange(30), np.zeros(30))
+    with pytest.raises(MxAccessError, match=r"20 of 30 .* index 1, item 1: no 1"):
+        result.raise_for_failure()
+    assert len(made) == 1
+    expected = {row: WriteError(f"no {row}", ()) for row in range(30) if row % 3}
+    assert len(result.errors) == 20
+    assert len(made) == 1
+    assert result.errors == expected
+    assert list(result.errors) == list(expected)
+    for row in (0, -1, 30):
+        assert row not in result.errors
+    assert repr(result.errors) == f"<errors of 20 rows, the first 1: {expected[1]!r}>"
 
 
 @pytest.mark.parametrize("how", ["task", "timeout"])

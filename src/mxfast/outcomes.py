@@ -1,8 +1,10 @@
 """What became of the values of an array write."""
 
-from collections.abc import Callable, Mapping
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Mapping
 from enum import IntEnum
-from typing import NamedTuple
+from operator import itemgetter
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +20,9 @@ from mxfast.errors import (
     without_key,
 )
 
-__all__ = ["Outcome", "WriteError", "WriteResult"]
+__all__ = ["Outcome", "RowErrors", "WriteError", "WriteResult"]
+
+T = TypeVar("T")
 
 
 class Outcome(IntEnum):
@@ -47,6 +51,46 @@ class WriteError(NamedTuple):
     statuses: tuple[pb.MxStatusProxy, ...]
 
 
+class RowErrors(Mapping[int, T]):
+    """Index of each bad row of a result to its error, made when it is asked for.
+
+    Making one takes microseconds: those of a whole array that was refused would hold the
+    event loop for seconds.
+
+    Parameters
+    ----------
+    column : ndarray, shape (n,)
+        What tells bad rows.
+    bad : tuple
+        Its elements where a row is bad.
+    error_of : callable
+        Returns the error of a bad row.
+    """
+
+    def __init__(
+        self, column: NDArray[Any], bad: tuple[int, ...], error_of: Callable[[int], T]
+    ) -> None:
+        self._column = column
+        self._bad = bad
+        self._error_of = error_of
+
+    def __getitem__(self, index: int) -> T:
+        if not 0 <= index < len(self._column) or self._column[index] not in self._bad:
+            raise KeyError(index)
+        return self._error_of(index)
+
+    def __iter__(self) -> Iterator[int]:
+        yield from np.flatnonzero(np.isin(self._column, self._bad)).tolist()
+
+    def __len__(self) -> int:
+        return int(np.count_nonzero(np.isin(self._column, self._bad)))
+
+    def __repr__(self) -> str:
+        first = next(iter(self), None)
+        shown = "" if first is None else f", the first {first}: {self[first]!r}"
+        return f"<errors of {len(self)} rows{shown}>"
+
+
 class WriteResult:
     """Outcomes of an array write, one row a value, in the order given.
 
@@ -65,11 +109,10 @@ class WriteResult:
     """
 
     __slots__ = (
-        "_errors",
         "_failed",
         "_operation",
         "_redact",
-        "_rejected",
+        "_refusals",
         "_tag_of",
         "hresult",
         "item_handle",
@@ -93,9 +136,9 @@ class WriteResult:
         self._tag_of = tag_of
         self._redact = redact
         self._operation = operation
-        self._rejected: list[tuple[int, WriteReply]] = []
+        # By the first row of their request, ascending: as requests are entered.
+        self._refusals: list[tuple[int, WriteReply]] = []
         self._failed: Mapping[int, bytes] = {}
-        self._errors: dict[int, WriteError] | None = None
 
     def _enter(self, start: int, stop: int, reply: WriteReply) -> None:
         """Enter the reply to the request of these rows."""
@@ -106,8 +149,7 @@ class WriteResult:
             self.outcome[start:stop] = np.where(
                 reply.was_successful, np.uint8(Outcome.ACCEPTED), np.uint8(Outcome.REJECTED)
             )
-            self._rejected.append((start, reply))
-            self._errors = None
+            self._refusals.append((start, reply))
 
     def _confirm(self, completed: NDArray[np.intp], failed: Mapping[int, bytes]) -> None:
         """Enter the write-completes that came, and the events of those that failed."""
@@ -115,7 +157,6 @@ class WriteResult:
         if failed:
             self.outcome[np.fromiter(failed, np.intp)] = Outcome.FAILED
             self._failed = failed
-            self._errors = None
 
     @property
     def ok(self) -> bool:
@@ -125,24 +166,27 @@ class WriteResult:
 
     @property
     def errors(self) -> Mapping[int, WriteError]:
-        """Index of each rejected or failed value to its message and statuses."""
-        if self._errors is None:
-            self._errors = {}
-            for start, reply in self._rejected:
-                for row in np.flatnonzero(~reply.was_successful).tolist():
-                    result = parse(pb.BulkWriteResult, reply.result_bytes(row), self._operation)
-                    result = without_key(result, self._redact)
-                    said = [result.error_message] if result.error_message else []
-                    said += describe_statuses(result.statuses)
-                    if result.hresult:
-                        said.append(describe_hresult(result.hresult))
-                    message = "; ".join(said) or "rejected without a reason"
-                    self._errors[start + row] = WriteError(message, tuple(result.statuses))
-            for index, data in self._failed.items():
-                event = without_key(parse(pb.MxEvent, data, self._operation), self._redact)
-                message = "; ".join(describe_statuses(event.statuses))
-                self._errors[index] = WriteError(message, tuple(event.statuses))
-        return self._errors
+        """Index of each rejected or failed value to its message and statuses.
+
+        Ascending. Each error is made when it is asked for, anew each time.
+        """
+        return RowErrors(self.outcome, (Outcome.REJECTED, Outcome.FAILED), self._error_of)
+
+    def _error_of(self, index: int) -> WriteError:
+        if self.outcome[index] == Outcome.FAILED:
+            event = parse(pb.MxEvent, self._failed[index], self._operation)
+            event = without_key(event, self._redact)
+            message = "; ".join(describe_statuses(event.statuses))
+            return WriteError(message, tuple(event.statuses))
+        start, refusal = self._refusals[bisect_right(self._refusals, index, key=itemgetter(0)) - 1]
+        result = parse(pb.BulkWriteResult, refusal.result_bytes(index - start), self._operation)
+        result = without_key(result, self._redact)
+        said = [result.error_message] if result.error_message else []
+        said += describe_statuses(result.statuses)
+        if result.hresult:
+            said.append(describe_hresult(result.hresult))
+        message = "; ".join(said) or "rejected without a reason"
+        return WriteError(message, tuple(result.statuses))
 
     def raise_for_failure(self) -> None:
         """Raise unless every value was accepted and none is known to have failed.

@@ -1,7 +1,8 @@
 """Bulk commands that name tags, of any number: subscribing, and reading into columns."""
 
+from bisect import bisect_right
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
-from itertools import compress
+from itertools import accumulate, compress
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -31,6 +32,7 @@ from mxfast.errors import (
     without_key,
 )
 from mxfast.items import Binding, Items, column_of_objects
+from mxfast.outcomes import RowErrors
 
 __all__ = ["ReadError", "ReadResult"]
 
@@ -76,7 +78,7 @@ class ReadResult:
     def __init__(self, tags: list[str], replies: list[ReadReply], redact: Redact) -> None:
         self._replies = replies
         self._redact = redact
-        self._errors: dict[int, ReadError] | None = None
+        self._starts = list(accumulate(map(len, replies), initial=0))  # their first rows
         self.tags = np.empty(len(tags), object)
         self.tags[:] = tags
         self.tags.flags.writeable = False
@@ -116,20 +118,20 @@ class ReadResult:
 
     @property
     def errors(self) -> Mapping[int, ReadError]:
-        """Index of each tag that is not `ok` to its message and statuses."""
-        if self._errors is None:
-            self._errors = {}
-            start = 0
-            for reply in self._replies:
-                for row in np.flatnonzero(~(reply.was_successful & reply.ok)).tolist():
-                    result = parse(pb.BulkReadResult, reply.result_bytes(row), _READ)
-                    result = without_key(result, self._redact)
-                    said = [result.error_message] if result.error_message else []
-                    said += describe_statuses(result.statuses)
-                    message = "; ".join(said) or "not read, without a reason"
-                    self._errors[start + row] = ReadError(message, tuple(result.statuses))
-                start += len(reply)
-        return self._errors
+        """Index of each tag that is not `ok` to its message and statuses.
+
+        Ascending. Each error is made when it is asked for, anew each time.
+        """
+        return RowErrors(self.ok, (False,), self._error_of)
+
+    def _error_of(self, index: int) -> ReadError:
+        number = bisect_right(self._starts, index) - 1
+        data = self._replies[number].result_bytes(index - self._starts[number])
+        result = without_key(parse(pb.BulkReadResult, data, _READ), self._redact)
+        said = [result.error_message] if result.error_message else []
+        said += describe_statuses(result.statuses)
+        message = "; ".join(said) or "not read, without a reason"
+        return ReadError(message, tuple(result.statuses))
 
     def raise_for_failure(self) -> None:
         """Raise unless every tag was read.
