@@ -169,6 +169,22 @@ async def test_rejected_values_are_counted_and_explained(session: Session) -> No
     assert repr(writer).startswith("<BulkWriter: 3 put, 3 sent, 0 conflated, 0 pending")
 
 
+async def test_a_request_that_the_gateway_did_not_begin_is_rejected(
+    scripted_session: Session, writes: Writes
+) -> None:
+    async def refuse(number: int, context: Context) -> None:
+        await context.abort(grpc.StatusCode.PERMISSION_DENIED, "not this key")
+
+    writes.before_answer = refuse
+    writer = scripted_session.bulk_writer(1)
+    writer.put([1, 2], [1.0, 2.0])
+    with pytest.raises(MxGatewayError, match="not this key"):
+        await writer.close()
+    assert writer.counts == (2, 2, 0, 0, 0, 2, 0)
+    assert writer.last_rejected is not None
+    assert "not this key" in writer.last_rejected.errors[1].message
+
+
 async def test_a_failure_is_raised_by_all_that_follows(
     open_limited: OpenLimited, writes: Writes
 ) -> None:

@@ -14,6 +14,7 @@ from mxfast import (
     EventStream,
     GatewayClient,
     MxAccessError,
+    MxGatewayAuthorizationError,
     Outcome,
     Session,
     confirm,
@@ -21,7 +22,7 @@ from mxfast import (
 from mxfast.confirm import Completions
 from mxfast.contract import mxaccess_gateway as pb
 from mxfast.simulator import SimulatedGateway
-from tests.conftest import KEY, SECRET, Context, ScriptedGateway, Writes, ok
+from tests.conftest import KEY, SECRET, Context, OpenLimited, ScriptedGateway, Writes, ok
 
 ACCEPTED, REJECTED, UNKNOWN = Outcome.ACCEPTED, Outcome.REJECTED, Outcome.UNKNOWN
 COMPLETED, FAILED, NOT_SENT = Outcome.COMPLETED, Outcome.FAILED, Outcome.NOT_SENT
@@ -215,6 +216,24 @@ async def test_failed(scripted_session: Session, stream: EventStream, plant: Pla
     with pytest.raises(MxAccessError, match=r"index 1, item 2: security error 1013"):
         result.raise_for_failure()
     assert repr(result) == "<WriteResult of 5 values: 1 REJECTED, 2 COMPLETED, 2 FAILED>"
+
+
+@pytest.mark.parametrize("several", [False, True])
+async def test_a_request_that_was_not_begun_has_no_completes(
+    open_limited: OpenLimited, plant: Plant, several: bool
+) -> None:
+    async def refuse(number: int, context: Context) -> None:
+        await context.abort(grpc.StatusCode.PERMISSION_DENIED, "not this key")
+
+    session = await open_limited(max_bulk_items=1)
+    async with session.event_batches():
+        plant.before_answer = refuse
+        with pytest.raises(MxGatewayAuthorizationError):
+            await session.write_array(1, [1, 2][: 1 + several], [1.0, 2.0][: 1 + several])
+        plant.before_answer = None
+        # Had the refused one been counted, this one would wait for a second complete.
+        result = await session.write_array(1, [1], [3.0], confirm=SOON)
+        assert result.outcome.tolist() == [COMPLETED]
 
 
 async def test_a_failure_is_told_only_of_its_own_write(

@@ -13,7 +13,9 @@ from mxfast import (
     GatewayClient,
     MalformedReplyError,
     MxAccessError,
+    MxGatewayAuthorizationError,
     MxGatewayConnectionError,
+    MxGatewayError,
     MxGatewaySessionError,
     MxGatewayTimeoutError,
     Outcome,
@@ -469,7 +471,74 @@ async def test_refused_session(scripted: ScriptedGateway, scripted_session: Sess
     with pytest.raises(MxGatewaySessionError, match="session not ready") as caught:
         await scripted_session.write_array(1, [1], [1.0])
     assert caught.value.reply is not None
-    assert caught.value.result.outcome.tolist() == [UNKNOWN]
+    assert caught.value.result.outcome.tolist() == [REJECTED]
+    assert caught.value.result.errors[0].message.startswith("session not ready")
+
+
+@pytest.mark.parametrize("requests", [1, 3])
+@pytest.mark.parametrize(
+    ("code", "outcome"),
+    [
+        (grpc.StatusCode.UNAUTHENTICATED, REJECTED),
+        (grpc.StatusCode.PERMISSION_DENIED, REJECTED),
+        (grpc.StatusCode.INVALID_ARGUMENT, REJECTED),
+        (grpc.StatusCode.NOT_FOUND, REJECTED),
+        (grpc.StatusCode.FAILED_PRECONDITION, REJECTED),
+        (grpc.StatusCode.DEADLINE_EXCEEDED, UNKNOWN),
+        (grpc.StatusCode.UNAVAILABLE, UNKNOWN),
+        (grpc.StatusCode.INTERNAL, UNKNOWN),
+        (grpc.StatusCode.UNKNOWN, UNKNOWN),
+        (grpc.StatusCode.CANCELLED, UNKNOWN),
+        (grpc.StatusCode.RESOURCE_EXHAUSTED, UNKNOWN),
+    ],
+)
+async def test_a_request_that_the_gateway_did_not_begin(
+    open_limited: OpenLimited,
+    writes: Writes,
+    code: grpc.StatusCode,
+    outcome: Outcome,
+    requests: int,
+) -> None:
+    """What the gateway says it did not begin was not written; anything else may have been."""
+
+    async def refuse_last(number: int, context: Context) -> None:
+        if number == requests - 1:
+            await context.abort(code, f"not for {KEY}")
+
+    writes.before_answer = refuse_last
+    session = await open_limited(max_bulk_items=2)
+    rows = 2 * requests
+    with pytest.raises(MxGatewayError, match=f"{code.name}: not for") as caught:
+        await session.write_array(1, [7] * rows, np.arange(float(rows)))
+    result = caught.value.result
+    assert result.outcome.tolist() == [ACCEPTED] * (rows - 2) + [outcome] * 2
+    if outcome == UNKNOWN:
+        assert result.errors == {}
+        return
+    said = str(caught.value).removeprefix("write_array: ")
+    assert result.errors == {row: WriteError(said, ()) for row in (rows - 2, rows - 1)}
+    assert SECRET not in said
+    with pytest.raises(MxAccessError, match=rf"index {rows - 2}, item 7: .*{code.name}"):
+        result.raise_for_failure()
+
+
+async def test_requests_refused_while_others_are_under_way(
+    open_limited: OpenLimited, writes: Writes
+) -> None:
+    async def refuse(number: int, context: Context) -> None:
+        while len(writes.requests) < 2:  # noqa: ASYNC110 - nobody tells
+            await asyncio.sleep(0.002)
+        await context.abort(grpc.StatusCode.PERMISSION_DENIED, f"request {number}")
+
+    writes.before_answer = refuse
+    session = await open_limited(max_bulk_items=1)
+    with pytest.raises(MxGatewayAuthorizationError) as caught:
+        await session.write_array(1, [1, 2, 3], np.arange(3.0))
+    result = caught.value.result
+    assert result.outcome.tolist() == [REJECTED, REJECTED, NOT_SENT]
+    assert list(result.errors) == [0, 1]
+    assert "request 0" in result.errors[0].message
+    assert "request 1" in result.errors[1].message
 
 
 async def test_errors_are_made_when_they_are_asked_for(

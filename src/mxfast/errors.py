@@ -141,6 +141,22 @@ _PROTOCOL_ERRORS: dict[int, type[MxGatewayError]] = {
     pb.PROTOCOL_STATUS_CODE_MXACCESS_FAILURE: MxAccessError,
 }
 
+# What the gateway answers before it hands a command to the worker (the codes are inferred).
+# Not RESOURCE_EXHAUSTED, which also is a reply too large for the client.
+_NOT_BEGUN_CODES = {
+    grpc.StatusCode.UNAUTHENTICATED,
+    grpc.StatusCode.PERMISSION_DENIED,
+    grpc.StatusCode.INVALID_ARGUMENT,
+    grpc.StatusCode.NOT_FOUND,
+    grpc.StatusCode.FAILED_PRECONDITION,
+}
+
+_NOT_BEGUN_STATUSES = {
+    pb.PROTOCOL_STATUS_CODE_INVALID_REQUEST,
+    pb.PROTOCOL_STATUS_CODE_SESSION_NOT_FOUND,
+    pb.PROTOCOL_STATUS_CODE_SESSION_NOT_READY,
+}
+
 _HARMLESS = {
     pb.MX_STATUS_CATEGORY_UNSPECIFIED,
     pb.MX_STATUS_CATEGORY_UNKNOWN,
@@ -238,6 +254,17 @@ def from_rpc_error(
         case _:
             text = f"the call failed ({said})"
     return kind(text, code=code, operation=operation)
+
+
+def was_not_begun(error: MxGatewayError) -> bool:
+    """Tell whether a command's error says that the gateway did not begin it.
+
+    It did not let it in, could not read it, or knows no such session that is ready. Of every
+    other failure, such as a deadline or a connection that broke, that cannot be told.
+    """
+    if isinstance(error.reply, pb.MxCommandReply):
+        return error.reply.protocol_status.code in _NOT_BEGUN_STATUSES
+    return error.code in _NOT_BEGUN_CODES
 
 
 def parse(message_type: type[MessageT], data: bytes, operation: str) -> MessageT:

@@ -13,6 +13,7 @@ from mxfast.codec import WriteReply
 from mxfast.contract import mxaccess_gateway as pb
 from mxfast.errors import (
     MxAccessError,
+    MxGatewayError,
     Redact,
     describe_hresult,
     describe_statuses,
@@ -34,9 +35,10 @@ class Outcome(IntEnum):
     """MXAccess took the call. Whether the value was committed, the item's later write-complete
     event tells (contract notes, Bulk commands)."""
     REJECTED = 2
-    """MXAccess or the gateway refused it; `WriteResult.errors` says why."""
+    """MXAccess or the gateway refused it; `WriteResult.errors` says why. Also all values of a
+    request that the gateway did not begin: a wrong key, no scope, a session that is closed."""
     UNKNOWN = 3
-    """It was sent and no answer came that could be understood."""
+    """It was sent, and no answer came that tells what became of it."""
     COMPLETED = 4
     """Accepted, and its write-complete came with good statuses. Only with ``confirm``."""
     FAILED = 5
@@ -137,7 +139,7 @@ class WriteResult:
         self._redact = redact
         self._operation = operation
         # By the first row of their request, ascending: as requests are entered.
-        self._refusals: list[tuple[int, WriteReply]] = []
+        self._refusals: list[tuple[int, WriteReply | MxGatewayError]] = []
         self._failed: Mapping[int, bytes] = {}
 
     def _enter(self, start: int, stop: int, reply: WriteReply) -> None:
@@ -150,6 +152,11 @@ class WriteResult:
                 reply.was_successful, np.uint8(Outcome.ACCEPTED), np.uint8(Outcome.REJECTED)
             )
             self._refusals.append((start, reply))
+
+    def _refuse(self, start: int, stop: int, error: MxGatewayError) -> None:
+        """Enter that the gateway did not begin the request of these rows."""
+        self.outcome[start:stop] = Outcome.REJECTED
+        self._refusals.append((start, error))
 
     def _confirm(self, completed: NDArray[np.intp], failed: Mapping[int, bytes]) -> None:
         """Enter the write-completes that came, and the events of those that failed."""
@@ -179,6 +186,8 @@ class WriteResult:
             message = "; ".join(describe_statuses(event.statuses))
             return WriteError(message, tuple(event.statuses))
         start, refusal = self._refusals[bisect_right(self._refusals, index, key=itemgetter(0)) - 1]
+        if isinstance(refusal, MxGatewayError):
+            return WriteError(str(refusal).removeprefix(f"{refusal.operation}: "), ())
         result = parse(pb.BulkWriteResult, refusal.result_bytes(index - start), self._operation)
         result = without_key(result, self._redact)
         said = [result.error_message] if result.error_message else []

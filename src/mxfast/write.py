@@ -23,6 +23,7 @@ from mxfast.errors import (
     check_mxaccess,
     check_protocol,
     parse,
+    was_not_begun,
 )
 from mxfast.events import EventStream
 from mxfast.outcomes import Outcome, WriteResult
@@ -216,8 +217,11 @@ class _Run:
                 # No task of its own: most writes are one request, and a task costs as much
                 # as encoding it.
                 await self._room(request)
-                data = await self._call(request)
-                await self._take(request.start, request.stop, data)
+                try:
+                    await self._take(request.start, request.stop, await self._call(request))
+                except MxGatewayError as error:
+                    self._fail(request.start, request.stop, error)
+                    raise
                 if on_progress is not None:
                     on_progress(request.stop, request.stop)
             else:
@@ -264,7 +268,8 @@ class _Run:
         rows = slice(request.start, request.stop)
         self._result.requests += 1
         self._result.request_bytes += len(request.data)
-        self._result.outcome[rows] = Outcome.UNKNOWN  # until a reply is understood
+        # Until a reply is understood, or an error that says that nothing was begun.
+        self._result.outcome[rows] = Outcome.UNKNOWN
         if self._completions is not None:
             self._completions.sent(self._server, self._handles[rows])
         return self._transport.unary(
@@ -322,6 +327,16 @@ class _Run:
         if self._seconds is not None:
             self._accepted.append((start + np.flatnonzero(reply.was_successful), writes))
 
+    def _fail(self, start: int, stop: int, error: MxGatewayError) -> None:
+        """Enter why the request of these rows failed, where that says what became of them."""
+        if not was_not_begun(error):
+            return
+        self._result._refuse(start, stop, error)
+        if self._completions is not None:
+            self._completions.answered(
+                self._server, self._handles[start:stop], np.zeros(stop - start, np.bool_)
+            )
+
     async def _confirm(self, completions: Completions, seconds: float) -> None:
         if not self._accepted:
             return
@@ -354,10 +369,11 @@ class _Run:
             for answer in answers:
                 answer.cancel()
         for start, stop, answer in waiting:
-            with contextlib.suppress(
-                MxGatewayError, asyncio.CancelledError, asyncio.InvalidStateError
-            ):
-                self._enter(start, stop, self._decode(start, stop, answer.result()))
+            with contextlib.suppress(asyncio.CancelledError, asyncio.InvalidStateError):
+                try:
+                    self._enter(start, stop, self._decode(start, stop, answer.result()))
+                except MxGatewayError as failure:
+                    self._fail(start, stop, failure)
         error.result = self._result  # type: ignore[attr-defined]  # also on a CancelledError
         return error
 
