@@ -88,6 +88,13 @@ cdef object too_large(bytes message, name):
     return DecodeError(f"{name} has {size} bytes: 2 GiB is protobuf's limit", 0, "")
 
 
+cdef object changed_error():
+    # Arrays are read without the GIL: once for the sizes of rows, once to write them.
+    return RuntimeError(
+        "an array changed while it was encoded: give a copy of one that is still written to"
+    )
+
+
 cdef bytes as_utf8(text, name):
     if not isinstance(text, str):
         raise TypeError(f"{name} must be a str, not {type(text).__name__}")

@@ -132,68 +132,119 @@ cdef inline size_t payload_size(const WriteShape* shape, const uint8_t* values, 
     return shape.width
 
 
-cdef inline uint8_t* put_payload(uint8_t* out, const WriteShape* shape, const uint8_t* values, Py_ssize_t i) noexcept nogil:
+cdef enum:
+    PAYLOAD_ROOM = 24      # a length 1, a Timestamp 17
+
+
+ctypedef struct Payload:
+    # What follows an arm's tag. It is read from the array once and then measured: another thread
+    # may be changing the array, and a row must be as long as its lengths say.
+    uint8_t data[PAYLOAD_ROOM]    # a number, a time with its length, or the length of the text
+    size_t data_size
+    const uint8_t* text           # text or raw bytes, behind that
+    size_t text_size
+
+
+cdef inline size_t size_of(const Payload* payload) noexcept nogil:
+    return payload.data_size + payload.text_size
+
+
+cdef inline void read_time(Payload* payload, int64_t time, int64_t per_second) noexcept nogil:
     cdef int64_t seconds
     cdef int32_t nanos
-    cdef const Span* span
+    cdef uint8_t* end
+    split_time(time, per_second, &seconds, &nanos)
+    end = put_timestamp(put_varint(payload.data, timestamp_size(seconds, nanos)), seconds, nanos)
+    payload.data_size = end - payload.data
+    payload.text_size = 0
+
+
+cdef inline void read_payload(
+    Payload* payload, const WriteShape* shape, const uint8_t* values, Py_ssize_t i
+) noexcept nogil:
+    """Read what follows the arm's tag for element i."""
+    cdef uint8_t* end = payload.data
+    payload.text_size = 0
     if shape.kind == KIND_INT32:
-        return put_varint(out, sign_extended((<const int32_t*> values)[i]))
-    if shape.kind == KIND_INT64:
-        return put_varint(out, (<const uint64_t*> values)[i])
-    if shape.kind == KIND_BOOL:
-        out[0] = values[i] != 0
-        return out + 1
-    if shape.kind == KIND_STRING or shape.kind == KIND_RAW:
-        span = <const Span*> values + i
-        return put_bytes(put_varint(out, span.size), span.data, span.size)
-    if shape.kind == KIND_TIMESTAMP:
-        split_time((<const int64_t*> values)[i], shape.per_second, &seconds, &nanos)
-        return put_timestamp(put_varint(out, timestamp_size(seconds, nanos)), seconds, nanos)
-    return put_bytes(out, values + <size_t> i * shape.width, shape.width)
+        end = put_varint(end, sign_extended((<const int32_t*> values)[i]))
+    elif shape.kind == KIND_INT64:
+        end = put_varint(end, (<const uint64_t*> values)[i])
+    elif shape.kind == KIND_BOOL:
+        end[0] = values[i] != 0
+        end += 1
+    elif shape.kind == KIND_STRING or shape.kind == KIND_RAW:
+        payload.text = (<const Span*> values)[i].data
+        payload.text_size = (<const Span*> values)[i].size
+        end = put_varint(end, payload.text_size)
+    elif shape.kind == KIND_TIMESTAMP:
+        read_time(payload, (<const int64_t*> values)[i], shape.per_second)
+        return
+    else:
+        end = put_bytes(end, values + <size_t> i * shape.width, shape.width)
+    payload.data_size = end - payload.data
+
+
+cdef inline uint8_t* put_payload(uint8_t* out, const Payload* payload) noexcept nogil:
+    out = put_bytes(out, payload.data, payload.data_size)
+    return put_bytes(out, payload.text, payload.text_size) if payload.text_size else out
+
+
+cdef inline size_t body_size(
+    const WriteShape* shape, int32_t handle, size_t payload, size_t time
+) noexcept nogil:
+    """The body of a row from the sizes of its payload and its time's, 0 for none."""
+    cdef size_t size = shape.ids.size + shape.user.size
+    cdef size_t value = shape.value.size + payload
+    if handle:
+        size += varint_size(shape.handle_tag) + varint_size(sign_extended(handle))
+    size += varint_size(shape.value_tag) + varint_size(value) + value
+    if time:
+        time += shape.time.size
+        size += varint_size(shape.time_tag) + varint_size(time) + time
+    return size
 
 
 cdef inline size_t entry_size(
     const WriteShape* shape, int32_t handle, const uint8_t* values, const int64_t* times,
     int64_t per_second, Py_ssize_t i,
 ) noexcept nogil:
-    """The body of row i, for shapes whose rows differ in length."""
-    cdef size_t size = shape.ids.size + shape.user.size
-    cdef size_t body = shape.value.size + payload_size(shape, values, i)
+    """The whole of row i, for shapes whose rows differ in length."""
     cdef int64_t seconds
     cdef int32_t nanos
-    if handle:
-        size += varint_size(shape.handle_tag) + varint_size(sign_extended(handle))
-    size += varint_size(shape.value_tag) + varint_size(body) + body
+    cdef size_t time = 0
     if times != NULL:
         split_time(times[i], per_second, &seconds, &nanos)
-        body = timestamp_size(seconds, nanos)
-        body = shape.time.size + varint_size(body) + body
-        size += varint_size(shape.time_tag) + varint_size(body) + body
-    return size
+        time = timestamp_size(seconds, nanos)
+        time += varint_size(time)
+    cdef size_t body = body_size(shape, handle, payload_size(shape, values, i), time)
+    return varint_size(shape.entry_tag) + varint_size(body) + body
 
 
 cdef uint8_t* put_entry(
-    uint8_t* out, const WriteShape* shape, int32_t handle, const uint8_t* values,
-    const int64_t* times, int64_t per_second, Py_ssize_t i,
+    uint8_t* out, const uint8_t* limit, const WriteShape* shape, int32_t handle,
+    const uint8_t* values, const int64_t* times, int64_t per_second, Py_ssize_t i,
 ) noexcept nogil:
+    """Write row i; NULL where it does not fit, as it is no longer the one that was sized."""
+    cdef Payload payload, time
     cdef size_t body
-    cdef int64_t seconds
-    cdef int32_t nanos
-    body = entry_size(shape, handle, values, times, per_second, i)
+    read_payload(&payload, shape, values, i)
+    time.data_size = time.text_size = 0
+    if times != NULL:
+        read_time(&time, times[i], per_second)
+    body = body_size(shape, handle, size_of(&payload), size_of(&time))
+    if varint_size(shape.entry_tag) + varint_size(body) + body > <size_t> (limit - out):
+        return NULL
     out = put_varint(put_varint(out, shape.entry_tag), body)
     if handle:
         out = put_varint(put_varint(out, shape.handle_tag), sign_extended(handle))
     out = put_bytes(out, shape.ids.data, shape.ids.size)
-    body = shape.value.size + payload_size(shape, values, i)
-    out = put_varint(put_varint(out, shape.value_tag), body)
+    out = put_varint(put_varint(out, shape.value_tag), shape.value.size + size_of(&payload))
     out = put_bytes(out, shape.value.data, shape.value.size)
-    out = put_payload(out, shape, values, i)
+    out = put_payload(out, &payload)
     if times != NULL:
-        split_time(times[i], per_second, &seconds, &nanos)
-        body = timestamp_size(seconds, nanos)
-        out = put_varint(put_varint(out, shape.time_tag), shape.time.size + varint_size(body) + body)
+        out = put_varint(put_varint(out, shape.time_tag), shape.time.size + size_of(&time))
         out = put_bytes(out, shape.time.data, shape.time.size)
-        out = put_timestamp(put_varint(out, body), seconds, nanos)
+        out = put_payload(out, &time)
     return put_bytes(out, shape.user.data, shape.user.size)
 
 
@@ -245,6 +296,9 @@ def encode_write_bulk(
         Shapes that do not fit, or a message of more than 2 GiB.
     TypeError
         A dtype that cannot be written; names it.
+    RuntimeError
+        Another thread changed an array meanwhile. That is found where rows no longer have
+        the size they had; where they have it, new values are written.
     """
     cdef bytes session = as_utf8(session_id, "session_id")
     cdef bytes correlation = as_utf8(correlation_id, "correlation_id")
@@ -276,7 +330,6 @@ def encode_write_bulk(
     cdef bint stamped = times is None and source.width != 0
     cdef size_t rows = 0
     cdef Py_ssize_t i
-    cdef size_t body
     cdef const int64_t* time_data = NULL
     cdef int64_t per_second = 1
     if times is not None:
@@ -288,8 +341,7 @@ def encode_write_bulk(
     else:
         with nogil:
             for i in range(n):
-                body = entry_size(&shape, handles.data[i], source.data, time_data, per_second, i)
-                rows += varint_size(shape.entry_tag) + varint_size(body) + body
+                rows += entry_size(&shape, handles.data[i], source.data, time_data, per_second, i)
 
     cdef size_t payload = rows
     if server:
@@ -321,8 +373,13 @@ def encode_write_bulk(
             out = stamp_rows(out, limit, &row, handles.data, source.data, n)
         else:
             for i in range(n):
-                out = put_entry(out, &shape, handles.data[i], source.data, time_data, per_second, i)
-    assert out == limit
+                out = put_entry(
+                    out, limit, &shape, handles.data[i], source.data, time_data, per_second, i
+                )
+                if out == NULL:
+                    break
+    if out != limit:
+        raise changed_error()
     return message
 
 

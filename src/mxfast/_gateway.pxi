@@ -504,11 +504,14 @@ def encode_write_reply(
     cdef Py_ssize_t at = 0
     for index, body in special:
         out = stamp_rows(out, limit, &row, handles.data + at, NULL, index - at)
+        if out == NULL or field_size(BulkWriteReply_results_TAG, body) > <size_t> (limit - out):
+            raise changed_error()
         out = put_field(out, BulkWriteReply_results_TAG, body)
         at = index + 1
     with nogil:
         out = stamp_rows(out, limit, &row, handles.data + at, NULL, n - at)
-    assert out == limit
+    if out != limit:
+        raise changed_error()
     return message
 
 
@@ -633,9 +636,15 @@ def encode_events(
     cdef const uint8_t* value_data
     cdef size_t value_size, source_size, size, arm_size
     cdef Py_ssize_t i
+    cdef int32_t handle, quality_code
+    cdef int64_t source_time
     cdef bytes event, given
     cdef uint8_t* out
     for i in range(n):
+        # Each is read once: numpy lets other threads change an array without the GIL.
+        handle = handles.data[i]
+        quality_code = qualities[i] if qualities != NULL else 0
+        source_time = sources[i] if sources != NULL else NAT
         value_data = value
         value_size = 0
         if kinds != NULL:
@@ -653,15 +662,15 @@ def encode_events(
                 end = put_bytes(value, prefixes[k].data, prefixes[k].size)
                 value_size = put_arm(end, k, payloads[i]) - value
         size = PyBytes_GET_SIZE(head) + PyBytes_GET_SIZE(statuses) + PyBytes_GET_SIZE(tail)
-        if handles.data[i]:
-            size += varint_size(MxEvent_item_handle_TAG) + varint_size(sign_extended(handles.data[i]))
+        if handle:
+            size += varint_size(MxEvent_item_handle_TAG) + varint_size(sign_extended(handle))
         if kinds != NULL:
             size += varint_size(MxEvent_value_TAG) + varint_size(value_size) + value_size
-        if qualities != NULL and qualities[i]:
-            size += varint_size(MxEvent_quality_TAG) + varint_size(sign_extended(qualities[i]))
+        if quality_code:
+            size += varint_size(MxEvent_quality_TAG) + varint_size(sign_extended(quality_code))
         source_size = 0
-        if sources != NULL and sources[i] != NAT:
-            split_time(sources[i], 1_000_000_000, &seconds, &nanos)
+        if source_time != NAT:
+            split_time(source_time, 1_000_000_000, &seconds, &nanos)
             source_size = put_timestamp(source, seconds, nanos) - source
             size += varint_size(MxEvent_source_timestamp_TAG) + varint_size(source_size) + source_size
         size += varint_size(MxEvent_worker_sequence_TAG) + varint_size(sequence)
@@ -669,14 +678,14 @@ def encode_events(
         event = PyBytes_FromStringAndSize(NULL, <Py_ssize_t> size)
         out = <uint8_t*> PyBytes_AS_STRING(event)
         out = put_bytes(out, PyBytes_AS_STRING(head), PyBytes_GET_SIZE(head))
-        if handles.data[i]:
-            out = put_varint(put_varint(out, MxEvent_item_handle_TAG), sign_extended(handles.data[i]))
+        if handle:
+            out = put_varint(put_varint(out, MxEvent_item_handle_TAG), sign_extended(handle))
         if kinds != NULL:
             out = put_varint(put_varint(out, MxEvent_value_TAG), value_size)
             out = put_bytes(out, value_data, value_size)
-        if qualities != NULL and qualities[i]:
-            out = put_varint(put_varint(out, MxEvent_quality_TAG), sign_extended(qualities[i]))
-        if sources != NULL and sources[i] != NAT:
+        if quality_code:
+            out = put_varint(put_varint(out, MxEvent_quality_TAG), sign_extended(quality_code))
+        if source_time != NAT:
             out = put_varint(put_varint(out, MxEvent_source_timestamp_TAG), source_size)
             out = put_bytes(out, source, source_size)
         out = put_bytes(out, PyBytes_AS_STRING(statuses), PyBytes_GET_SIZE(statuses))

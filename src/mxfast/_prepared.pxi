@@ -166,6 +166,8 @@ cdef class PreparedWriteBulk:
             A value is not finite; nothing of an earlier request was changed.
         TypeError, ValueError
             A dtype or shape that does not fit.
+        RuntimeError
+            Another thread changed the array meanwhile.
         """
         array = plain_array(values, "values")
         if array.ndim != 1 or len(array) != self.handles.size:
@@ -198,6 +200,8 @@ cdef class PreparedWriteBulk:
         if fine:
             return request
         index = first_non_finite(array)
+        if index < 0:                       # it was when it was written
+            raise changed_error()
         raise EncodeError(
             f"values[{index}] is {array[index]} (item handle {self.handles.data[index]}): "
             "a value must be finite; replace it or leave it out",

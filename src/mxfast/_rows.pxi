@@ -206,7 +206,10 @@ cdef uint8_t* stamp_row(
     uint8_t* out, const uint8_t* limit, const RowTemplate* row, int32_t handle,
     const uint8_t* value,
 ) noexcept nogil:
-    """Write any row at `out`; through a scratch buffer where there is little room behind it."""
+    """Write any row at `out`; through a scratch buffer where there is little room behind it.
+
+    NULL where the row does not fit: its handle is no longer the one that was sized.
+    """
     cdef uint8_t scratch[ROW_ROOM]
     cdef int k = mxf_handle_size(<uint32_t> handle)
     cdef bint roomy = limit - out >= ROW_ROOM
@@ -223,6 +226,8 @@ cdef uint8_t* stamp_row(
         memcpy(at, value, row.width)
     memcpy(at + row.width, row.tail.data, TAIL_ROOM)
     if not roomy:
+        if row.row_size[k] > <size_t> (limit - out):
+            return NULL
         memcpy(out, scratch, row.row_size[k])
     return out + row.row_size[k]
 
@@ -231,7 +236,7 @@ cdef uint8_t* stamp_rows(
     uint8_t* out, const uint8_t* limit, const RowTemplate* row, const int32_t* handles,
     const uint8_t* values, Py_ssize_t n,
 ) noexcept nogil:
-    """Write n rows at `out`; nothing is written at or behind `limit`."""
+    """Write n rows at `out`; NULL, and nothing at or behind `limit`, where they do not fit."""
     cdef bint plain = row.mid.size <= 16 and row.tail.size == 0
     cdef size_t width = row.width
     cdef Py_ssize_t i = 0, stamped
@@ -245,6 +250,8 @@ cdef uint8_t* stamp_rows(
                 handles + i, values + <size_t> i * width, n - i, width, k)
         if stamped == 0:
             out = stamp_row(out, limit, row, handles[i], values + <size_t> i * width)
+            if out == NULL:
+                return NULL
             stamped = 1
         i += stamped
     return out

@@ -252,6 +252,8 @@ def encode_value(array):
         An element is not finite or too large; ``index`` counts in C order.
     TypeError
         A dtype that cannot be written; names it.
+    RuntimeError
+        Another thread changed the array meanwhile, as in `encode_write_bulk`.
     """
     arr = plain_array(array, "array")
     cdef Source source = source_of(arr, "array")
@@ -269,6 +271,7 @@ def encode_value(array):
             raise non_finite_error(source, bad, "array")
         return scalar_value(&shape, source.data, 0)
 
+    cdef Payload payload
     cdef Variant variant = variant_of(source.kind)
     cdef uint32_t arm, packed_tag, single_tag
     array_tags(source.kind, &arm, &packed_tag, &single_tag)
@@ -278,8 +281,9 @@ def encode_value(array):
             for i in range(n):
                 elements += payload_size(&shape, source.data, i)
     cdef size_t values = elements       # the body of the XxxArray
+    cdef size_t element_tag_size = 0 if packed_tag else varint_size(single_tag)
     if not packed_tag:
-        values += n * varint_size(single_tag)
+        values += n * element_tag_size
     elif n:
         values += varint_size(packed_tag) + varint_size(elements)
 
@@ -326,17 +330,22 @@ def encode_value(array):
             out += elements
         else:
             for i in range(n):
+                read_payload(&payload, &shape, source.data, i)
+                if element_tag_size + size_of(&payload) > <size_t> (limit - out):
+                    out = NULL
+                    break
                 if not packed_tag:
                     out = put_varint(out, single_tag)
-                out = put_payload(out, &shape, source.data, i)
+                out = put_payload(out, &payload)
     if bad >= 0:
         raise non_finite_error(source, bad, "array")
-    assert out == limit
+    if out != limit:
+        raise changed_error()
     return message
 
 
 cdef void shape_of(WriteShape* shape, Source source) noexcept:
-    """What payload_size and put_payload need to know, for values outside a bulk write."""
+    """What payload_size and read_payload need to know, for values outside a bulk write."""
     memset(shape, 0, sizeof(WriteShape))
     shape.kind = source.kind
     shape.width = source.width
@@ -346,10 +355,12 @@ cdef void shape_of(WriteShape* shape, Source source) noexcept:
 
 cdef bytes scalar_value(const WriteShape* shape, const uint8_t* values, Py_ssize_t i):
     """The MxValue of element i."""
-    cdef size_t size = shape.value.size + payload_size(shape, values, i)
+    cdef Payload payload
+    read_payload(&payload, shape, values, i)
+    cdef size_t size = shape.value.size + size_of(&payload)
     cdef bytes message = PyBytes_FromStringAndSize(NULL, <Py_ssize_t> size)
     cdef uint8_t* out = <uint8_t*> PyBytes_AS_STRING(message)
-    put_payload(put_bytes(out, shape.value.data, shape.value.size), shape, values, i)
+    put_payload(put_bytes(out, shape.value.data, shape.value.size), &payload)
     return message
 
 

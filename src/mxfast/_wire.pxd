@@ -1,7 +1,7 @@
 # Protobuf's wire format: varints, tags, lengths and a cursor over bytes. No Python objects.
 #
-# Writers take a pointer and return the one behind what they wrote; the caller has sized
-# the buffer exactly. Readers check every step against `end`, as `n > end - p`, never as
+# Writers take a pointer and return the one behind what they wrote; the caller knows that there
+# is room. Readers check every step against `end`, as `n > end - p`, never as
 # `p + n > end`, which overflows for a length near 2^63.
 
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
