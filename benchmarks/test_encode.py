@@ -85,6 +85,37 @@ def test_encode_write_bulk_float64(benchmark: BenchmarkFixture, n: int, way: str
     assert data == with_mxfast(handles, values)
 
 
+def integers_with_copies(handles: NDArray[np.int32], values: NDArray[np.int32]) -> bytes:
+    message, command = request()
+    template = pb.WriteBulkEntry(
+        value=pb.MxValue(data_type=pb.MX_DATA_TYPE_INTEGER, variant_type="VT_I4")
+    )
+    command.entries.extend([template] * len(handles))
+    for entry, handle, number in zip(
+        command.entries, handles.tolist(), values.tolist(), strict=True
+    ):
+        entry.item_handle = handle
+        entry.value.int32_value = number
+    return message.SerializeToString()
+
+
+@pytest.mark.parametrize("way", ["mxfast", "protobuf, copies of a template"])
+@pytest.mark.parametrize("numbers", ["0 to 99", "of both signs"])
+@pytest.mark.parametrize("n", [1_000, 50_000])
+def test_encode_write_bulk_int32(
+    benchmark: BenchmarkFixture, n: int, numbers: str, way: str
+) -> None:
+    handles = np.arange(1, n + 1, dtype=np.int32)
+    low, high = (0, 100) if numbers == "0 to 99" else (-(2**30), 2**30)
+    values = np.random.default_rng(1).integers(low, high, n).astype(np.int32)
+    benchmark.group = f"encode_write_bulk of {n:,} int32 {numbers}"
+    if way == "mxfast":
+        data = benchmark(codec.encode_write_bulk, SESSION, 1, handles, values)
+    else:
+        data = benchmark(integers_with_copies, handles, values)
+    assert data == integers_with_copies(handles, values)
+
+
 @pytest.mark.parametrize("way", ["mxfast", "copying the bytes"])
 @pytest.mark.parametrize("n", [1_000, 50_000])
 def test_encode_write_bulk_against_memcpy(benchmark: BenchmarkFixture, n: int, way: str) -> None:

@@ -52,6 +52,60 @@ def test_many_rows_keep_their_bytes_to_the_last(dtype, n):
     wire.assert_written(data, expected)
 
 
+EDGES = sorted(
+    {sign * (1 << bits) + off for bits in range(64) for sign in (1, -1) for off in (-1, 0, 1)}
+)
+HANDLE_EDGES = [edge for edge in EDGES if -(2**31) <= edge < 2**31]
+
+
+@pytest.mark.parametrize("dtype", ["int32", "int64"])
+@pytest.mark.parametrize("options", [{}, {"secured_by": (1, 2)}, {"user_id": 1}], ids=str)
+def test_integers_of_every_size_beside_handles_of_every_size(dtype, options):
+    bounds = np.iinfo(dtype)
+    numbers = [edge for edge in EDGES if bounds.min <= edge <= bounds.max]
+    # Runs of plain handles, as most are, and then all that there are.
+    for edges in ([edge for edge in HANDLE_EDGES if edge > 0], HANDLE_EDGES):
+        pairs = [(handle, number) for handle in edges for number in numbers]
+        handles = np.array([handle for handle, _ in pairs], np.int32)
+        values = np.array([number for _, number in pairs], dtype)
+        data = codec.encode_write_bulk("s", 1, handles, values, **options)
+        expected = wire.write_request("s", 1, handles.tolist(), values, **options)
+        wire.assert_written(data, expected)
+
+
+@pytest.mark.parametrize("dtype", ["U", object, "T", "S", "bytes"])
+@pytest.mark.parametrize("options", [{}, {"secured_by": (1, 2)}, {"user_id": 1}], ids=str)
+def test_texts_of_every_length_beside_handles_of_every_size(dtype, options):
+    # Up to lengths that take two bytes; what follows a row would overwrite what it wrote too far.
+    texts = [("abcdefghijklmnopqrstuvwxyz"[size % 26 :] * 12)[:size] for size in range(180)]
+    texts += [text[: len(text) // 2] + "é日\U0001f600"[size % 3] for size, text in enumerate(texts)]
+    if dtype in ("S", "bytes"):
+        values = np.array([text.encode() for text in texts], object if dtype == "bytes" else dtype)
+    else:
+        values = np.array(texts, dtype)
+    plain = [edge for edge in HANDLE_EDGES if edge > 0]
+    for edges in (plain, [*plain, *plain, *HANDLE_EDGES]):
+        handles = np.resize(edges, len(values))
+        data = codec.encode_write_bulk("s", 1, handles, values, **options)
+        wire.assert_written(data, wire.write_request("s", 1, handles.tolist(), values, **options))
+
+
+@pytest.mark.parametrize("handle", [1, 127, 128, 2**14, 2**21, 2**28, 2**31 - 1, -1, 0])
+def test_texts_at_the_end_of_lengths_of_one_byte(handle):
+    for size in range(90, 135):
+        values = np.array(["x" * size] * 9, object)
+        data = codec.encode_write_bulk("s", 1, [handle] * 9, values)
+        wire.assert_written(data, wire.write_request("s", 1, [handle] * 9, values))
+
+
+@given(st.lists(st.text(st.characters(codec="utf-8"), max_size=9), min_size=1, max_size=40))
+def test_ascii_up_to_any_place_in_a_text(texts):
+    values = np.array([f"{text.ljust(7, 'a')}{text}" for text in texts])
+    handles = [*range(1, len(values) + 1)]
+    data = codec.encode_write_bulk("s", 1, handles, values)
+    wire.assert_written(data, wire.write_request("s", 1, handles, values))
+
+
 @pytest.mark.parametrize(
     ("given_dtype", "wire_dtype"),
     [

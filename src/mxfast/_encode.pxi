@@ -185,8 +185,10 @@ cdef inline void read_payload(
 
 
 cdef inline uint8_t* put_payload(uint8_t* out, const Payload* payload) noexcept nogil:
-    out = put_bytes(out, payload.data, payload.data_size)
-    return put_bytes(out, payload.text, payload.text_size) if payload.text_size else out
+    out = put_short(out, payload.data, payload.data_size)
+    if payload.text_size > 128:
+        return put_bytes(out, payload.text, payload.text_size)
+    return put_short(out, payload.text, payload.text_size)
 
 
 cdef inline size_t body_size(
@@ -237,15 +239,15 @@ cdef uint8_t* put_entry(
     out = put_varint(put_varint(out, shape.entry_tag), body)
     if handle:
         out = put_varint(put_varint(out, shape.handle_tag), sign_extended(handle))
-    out = put_bytes(out, shape.ids.data, shape.ids.size)
+    out = put_short(out, shape.ids.data, shape.ids.size)
     out = put_varint(put_varint(out, shape.value_tag), shape.value.size + size_of(&payload))
-    out = put_bytes(out, shape.value.data, shape.value.size)
+    out = put_short(out, shape.value.data, shape.value.size)
     out = put_payload(out, &payload)
     if times != NULL:
         out = put_varint(put_varint(out, shape.time_tag), shape.time.size + size_of(&time))
-        out = put_bytes(out, shape.time.data, shape.time.size)
+        out = put_short(out, shape.time.data, shape.time.size)
         out = put_payload(out, &time)
-    return put_bytes(out, shape.user.data, shape.user.size)
+    return put_short(out, shape.user.data, shape.user.size)
 
 
 def encode_write_bulk(
@@ -325,9 +327,12 @@ def encode_write_bulk(
     set_up(&shape, source.kind, source.width, times is not None, secured_by, user_id)
     shape.per_second = source.per_second
 
-    # Rows of one length a handle size are stamped; others are sized and written field by field.
+    # Rows are stamped where they differ in the handle and the payload only, a number or a short
+    # text; others are sized and written field by field.
     cdef RowTemplate row
+    cdef Varying varying
     cdef bint stamped = times is None and source.width != 0
+    cdef bint varies = times is None and lay_out_varying(&varying, &row, &shape)
     cdef size_t rows = 0
     cdef Py_ssize_t i
     cdef const int64_t* time_data = NULL
@@ -338,6 +343,9 @@ def encode_write_bulk(
     if stamped:
         make_template(&row, &shape)
         rows = rows_size(&row, handles.data, n)
+    elif varies:
+        with nogil:
+            rows = varying_size(&varying, &row, &shape, handles.data, source.data, n)
     else:
         with nogil:
             for i in range(n):
@@ -371,6 +379,8 @@ def encode_write_bulk(
     with nogil:
         if stamped:
             out = stamp_rows(out, limit, &row, handles.data, source.data, n)
+        elif varies:
+            out = stamp_varying(out, limit, &varying, &shape, handles.data, source.data, n)
         else:
             for i in range(n):
                 out = put_entry(
@@ -417,6 +427,77 @@ cdef void make_template(RowTemplate* row, const WriteShape* shape) noexcept nogi
     add_piece(&row.mid, &shape.value)
     add_piece(&row.tail, &shape.user)
     lay_out(row, shape.entry_tag, shape.handle_tag)
+
+
+cdef inline bint is_text(const WriteShape* shape) noexcept nogil:
+    return shape.kind == KIND_STRING or shape.kind == KIND_RAW
+
+
+cdef bint lay_out_varying(
+    Varying* varying, RowTemplate* row, const WriteShape* shape
+) noexcept nogil:
+    """Lay out rows without their payload; False where they are none that can be stamped."""
+    cdef size_t value_at = shape.ids.size + varint_size(shape.value_tag)
+    if not (shape.kind == KIND_INT32 or shape.kind == KIND_INT64 or is_text(shape)):
+        return False
+    make_template(row, shape)
+    # The longest handle that is stamped takes five bytes.
+    if row.mid.size > 24 or row.tail.size or row.head_size[5] > 3 or value_at >= 8:
+        return False
+    memset(varying, 0, sizeof(Varying))
+    varying.head_size = row.head_size[1]
+    varying.mid_size = row.mid.size
+    varying.entry_one = <uint64_t> 1 << 8 * varint_size(shape.entry_tag)
+    varying.value_one = <uint64_t> 1 << 8 * value_at
+    varying.handle_one = <uint64_t> 1 << 8 * varying.head_size
+    memcpy(&varying.head, row.head[1], varying.head_size)
+    varying.head -= varying.entry_one               # the template's handle has one byte
+    memcpy(varying.mid, row.mid.data, row.mid.size)
+    # With it a row of any handle has a length of one byte.
+    varying.longest = 126 - varint_size(shape.handle_tag) - 10 - row.mid.size
+    return True
+
+
+cdef size_t varying_size(
+    const Varying* varying, const RowTemplate* row, const WriteShape* shape,
+    const int32_t* handles, const uint8_t* values, Py_ssize_t n,
+) noexcept nogil:
+    """The size of rows whose payload is not in the template."""
+    cdef size_t size = rows_size(row, handles, n)
+    cdef size_t text
+    cdef int32_t handle
+    cdef Py_ssize_t i
+    if not is_text(shape):
+        return size + mxf_integers_size(values, n, shape.kind == KIND_INT64)
+    for i in range(n):
+        text = (<const Span*> values)[i].size
+        if text <= varying.longest:
+            size += 1 + text
+        else:
+            handle = handles[i]
+            size += entry_size(shape, handle, values, NULL, 1, i)
+            size -= row.row_size[mxf_handle_size(<uint32_t> handle)]
+    return size
+
+
+cdef uint8_t* stamp_varying(
+    uint8_t* out, const uint8_t* limit, const Varying* varying, const WriteShape* shape,
+    const int32_t* handles, const uint8_t* values, Py_ssize_t n,
+) noexcept nogil:
+    """Write n rows, one by one those that are no plain ones; NULL where they do not fit."""
+    cdef bint text = is_text(shape)
+    cdef size_t element = sizeof(Span) if text else 8 if shape.kind == KIND_INT64 else 4
+    cdef Py_ssize_t i = 0
+    while i < n:
+        i += mxf_stamp_varying(
+            &out, limit - ROW_ROOM, varying, handles + i, values + <size_t> i * element, n - i,
+            element, text)
+        if i < n:
+            out = put_entry(out, limit, shape, handles[i], values, NULL, 1, i)
+            if out == NULL:
+                return NULL
+            i += 1
+    return out
 
 
 cdef int add_secured_by(WriteShape* shape, secured_by, bint timed) except -1:

@@ -23,12 +23,79 @@ cdef extern from *:
     }
     /* The varint of a handle below 2^31 as one little-endian word, without a loop:
        seven bits a byte, then the continuation bits of all bytes but the last. */
-    static const uint64_t MXF_CONTINUE[6] = {
-        0, 0, 0x80, 0x8080, 0x808080, 0x80808080};
+    static const uint64_t MXF_CONTINUE[11] = {
+        0, 0, 0x80, 0x8080, 0x808080, 0x80808080, 0x8080808080, 0x808080808080, 0x80808080808080,
+        0x8080808080808080, 0x8080808080808080};
     static inline uint64_t mxf_handle_word(uint32_t h, int size) {
         uint64_t v = h;
         return (v & 0x7f) | (v & 0x3f80) << 1 | (v & 0x1fc000) << 2
              | (v & 0xfe00000) << 3 | (v & 0xf0000000) << 4 | MXF_CONTINUE[size];
+    }
+    /* Any varint, without a loop or a branch; ten bytes are written, whatever its size. In three
+       steps 56 bits are spread over eight bytes: halves of 28, quarters of 14, then sevens. The
+       eight bits above are the ninth byte as they stand, for the topmost of them is set just
+       where a tenth byte follows, and that is a 1. */
+    static inline uint8_t *mxf_put_wide(uint8_t *out, uint64_t v, int size) {
+        const uint16_t above = (uint16_t)(v >> 56 | 0x100);
+        v = (v & 0xfffffff) | (v & 0xfffffff0000000) << 4;
+        v = (v & 0x3fff00003fff) | (v & 0xfffc0000fffc000) << 2;
+        v = (v & 0x7f007f007f007f) | (v & 0x3f803f803f803f80) << 1 | MXF_CONTINUE[size];
+        memcpy(out, &v, 8);
+        memcpy(out + 8, &above, 2);
+        return out + size;
+    }
+    static size_t mxf_integers_size(const uint8_t *values, ptrdiff_t n, int wide) {
+        size_t size = 0;
+        if (wide) {
+            const uint64_t *v = (const uint64_t *)values;
+            for (ptrdiff_t i = 0; i < n; i++) size += mxf_varint_size(v[i]);
+            return size;
+        }
+        const int32_t *v = (const int32_t *)values;
+        for (ptrdiff_t i = 0; i < n; i += 4096) {
+            /* In blocks whose 32-bit sums cannot overflow: comparisons, which become vectors. */
+            const ptrdiff_t stop = n - i < 4096 ? n : i + 4096;
+            int32_t more = 0;
+            for (ptrdiff_t j = i; j < stop; j++)
+                more += (v[j] >= 1 << 7) + (v[j] >= 1 << 14) + (v[j] >= 1 << 21)
+                      + (v[j] >= 1 << 28) + 9 * (v[j] < 0);
+            size += more;
+        }
+        return size + n;
+    }
+    /* Writes n integers as varints, NULL where they do not fit. */
+    static uint8_t *mxf_put_integers(
+        uint8_t *out, const uint8_t *limit, const uint8_t *values, ptrdiff_t n, int wide)
+    {
+        uint8_t scratch[10];
+        for (ptrdiff_t i = 0; i < n; i++) {
+            /* Small ones eight at a time; read once, as another thread may be changing them. */
+            while (n - i >= 8 && limit - out >= 8) {
+                uint64_t eight[8], any = 0;
+                for (int j = 0; j < 8; j++) {
+                    eight[j] = wide ? ((const uint64_t *)values)[i + j]
+                                    : ((const uint32_t *)values)[i + j];
+                    any |= eight[j];
+                }
+                if (any >= 0x80) break;
+                for (int j = 0; j < 8; j++) out[j] = (uint8_t)eight[j];
+                out += 8;
+                i += 8;
+            }
+            if (i == n) break;
+            const uint64_t v = wide ? ((const uint64_t *)values)[i]
+                                    : (uint64_t)(int64_t)((const int32_t *)values)[i];
+            const int size = mxf_varint_size(v);
+            if (limit - out >= 10) {
+                out = mxf_put_wide(out, v, size);
+            } else {
+                if (size > limit - out) return NULL;
+                mxf_put_wide(scratch, v, size);
+                memcpy(out, scratch, size);
+                out += size;
+            }
+        }
+        return out;
     }
     static int mxf_all_between(const int32_t *handles, ptrdiff_t n, int32_t low, uint32_t span) {
         /* In blocks without a branch, which become vector code. */
@@ -86,7 +153,113 @@ cdef extern from *:
         }
         return 0;
     }
+    /* Rows whose payload is an integer or a text. All that differs from the template is added to
+       it while it is a word: the payload's size to the entry's length and to the value's, which
+       have one byte each and never carry, and the handle's size to the entry's. So a row has no
+       branch, neither for sizes nor for signs. A run ends at a row that does not fit in this:
+       handles below 1, texts longer than `longest`. */
+    typedef struct {
+        uint64_t head;          /* entry tag, its length without handle and payload, handle tag */
+        uint64_t mid[3];        /* up to the payload; the value's length is without it */
+        size_t head_size, mid_size;
+        /* A one in the byte of head that is the entry's length, in that of mid[0] that is the
+           value's, and behind head: a multiplication is quicker than a shift by a variable. */
+        uint64_t entry_one, value_one, handle_one;
+        size_t longest;
+    } mxf_varying;
+    static inline uint8_t *mxf_stamp_start(
+        uint8_t *out, const mxf_varying *row, uint32_t handle, uint64_t payload)
+    {
+        const int k = mxf_varint_size(handle);
+        const uint64_t word = row->head + (k + payload) * row->entry_one
+                            + mxf_handle_word(handle, k) * row->handle_one;
+        const uint64_t mid[3] = {
+            row->mid[0] + payload * row->value_one, row->mid[1], row->mid[2]};
+        memcpy(out, &word, 8);
+        out += row->head_size + k;
+        memcpy(out, mid, 24);
+        return out + row->mid_size;
+    }
+    __attribute__((always_inline)) static inline ptrdiff_t mxf_stamp_integers(
+        uint8_t **at, const uint8_t *last, const mxf_varying *varying, const int32_t *handles,
+        const uint8_t *values, ptrdiff_t n, const int wide)
+    {
+        const mxf_varying row = *varying;
+        uint8_t *out = *at;
+        ptrdiff_t i = 0;
+        for (; i < n && out <= last; i++) {
+            const int32_t handle = handles[i];
+            const uint64_t v = wide ? ((const uint64_t *)values)[i]
+                                    : (uint64_t)(int64_t)((const int32_t *)values)[i];
+            const int size = mxf_varint_size(v);
+            if (handle < 1) break;
+            out = mxf_put_wide(mxf_stamp_start(out, &row, handle, size), v, size);
+        }
+        *at = out;
+        return i;
+    }
+    /* memcpy for what is usually short: no call, and copies of constant sizes that overlap. */
+    static inline void mxf_copy_short(uint8_t *out, const uint8_t *text, size_t size) {
+        if (size >= 16) {
+            for (size_t j = 0; j + 16 < size; j += 16) memcpy(out + j, text + j, 16);
+            memcpy(out + size - 16, text + size - 16, 16);
+        } else if (size >= 8) {
+            memcpy(out, text, 8);
+            memcpy(out + size - 8, text + size - 8, 8);
+        } else if (size >= 4) {
+            memcpy(out, text, 4);
+            memcpy(out + size - 4, text + size - 4, 4);
+        } else if (size) {
+            out[0] = text[0];
+            out[size / 2] = text[size / 2];
+            out[size - 1] = text[size - 1];
+        }
+    }
+    static ptrdiff_t mxf_stamp_texts(
+        uint8_t **at, const uint8_t *last, const mxf_varying *varying, const int32_t *handles,
+        const mxf_span *texts, ptrdiff_t n)
+    {
+        const mxf_varying row = *varying;
+        uint8_t *out = *at;
+        ptrdiff_t i = 0;
+        for (; i < n && out <= last; i++) {
+            const int32_t handle = handles[i];
+            const size_t size = texts[i].size;
+            if (handle < 1 || size > row.longest) break;
+            out = mxf_stamp_start(out, &row, handle, size + 1);
+            *out++ = (uint8_t)size;
+            mxf_copy_short(out, texts[i].data, size);
+            out += size;
+        }
+        *at = out;
+        return i;
+    }
+    static ptrdiff_t mxf_stamp_varying(
+        uint8_t **at, const uint8_t *last, const mxf_varying *row, const int32_t *handles,
+        const uint8_t *values, ptrdiff_t n, size_t element, int text)
+    {
+        if (text) return mxf_stamp_texts(at, last, row, handles, (const mxf_span *)values, n);
+        if (element == 8) return mxf_stamp_integers(at, last, row, handles, values, n, 1);
+        return mxf_stamp_integers(at, last, row, handles, values, n, 0);
+    }
     """
+    ctypedef struct Varying "mxf_varying":
+        uint64_t head
+        uint64_t mid[3]
+        size_t head_size
+        size_t mid_size
+        uint64_t entry_one
+        uint64_t value_one
+        uint64_t handle_one
+        size_t longest
+    Py_ssize_t mxf_stamp_varying(
+        uint8_t** at, const uint8_t* last, const Varying* row, const int32_t* handles,
+        const uint8_t* values, Py_ssize_t n, size_t element, bint text) noexcept nogil
+    size_t mxf_integers_size(const uint8_t* values, Py_ssize_t n, bint wide) noexcept nogil
+    void mxf_copy_short(uint8_t* out, const uint8_t* text, size_t size) noexcept nogil
+    uint8_t* mxf_put_integers(
+        uint8_t* out, const uint8_t* limit, const uint8_t* values, Py_ssize_t n,
+        bint wide) noexcept nogil
     Py_ssize_t mxf_stamp(
         uint8_t** at, const uint8_t* last, const uint8_t* head, size_t head_size,
         const uint8_t* mid, size_t mid_size, const int32_t* handles, const uint8_t* values,
@@ -117,6 +290,11 @@ ctypedef struct RowTemplate:
     Piece mid                               # between the handle and the payload
     Piece tail                              # behind the payload
     size_t width                            # of the payload
+
+
+cdef inline uint8_t* put_short(uint8_t* out, const uint8_t* data, size_t size) noexcept nogil:
+    mxf_copy_short(out, data, size)
+    return out + size
 
 
 cdef void add_varint(Piece* piece, uint32_t tag, uint64_t value) noexcept nogil:

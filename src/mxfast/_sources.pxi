@@ -139,18 +139,39 @@ cdef int take_ucs4(Source source, array, name) except -1:
     return 0
 
 
+cdef extern from *:
+    """
+    /* Four code points at a time while they are ASCII; tells how many those were. */
+    static inline ptrdiff_t mxf_narrow(uint8_t *out, const uint32_t *chars, ptrdiff_t n) {
+        ptrdiff_t i = 0;
+        for (; i + 4 <= n; i += 4) {
+            uint64_t a, b;
+            memcpy(&a, chars + i, 8);
+            memcpy(&b, chars + i + 2, 8);
+            if ((a | b) & 0xffffff80ffffff80) break;
+            const uint32_t word = (uint16_t)(a | a >> 24) | (uint32_t)(b | b >> 24) << 16;
+            memcpy(out + i, &word, 4);
+        }
+        return i;
+    }
+    """
+    Py_ssize_t mxf_narrow(uint8_t* out, const uint32_t* chars, Py_ssize_t n) noexcept nogil
+
+
 cdef Py_ssize_t ucs4_to_utf8(
     const uint32_t* chars, Py_ssize_t n, Py_ssize_t width, uint8_t* out, Span* spans
 ) noexcept nogil:
     """Transcode n elements; returns the first that is no text, or -1."""
-    cdef Py_ssize_t i, k, length
+    cdef Py_ssize_t i, k, length, ascii
     cdef uint32_t code
     for i in range(n):
         length = width
         while length and chars[length - 1] == 0:
             length -= 1
         spans[i].data = out
-        for k in range(length):
+        ascii = mxf_narrow(out, chars, length)
+        out += ascii
+        for k in range(ascii, length):
             code = chars[k]
             if code < 0x80:
                 out[0] = <uint8_t> code

@@ -276,10 +276,14 @@ def encode_value(array):
     cdef uint32_t arm, packed_tag, single_tag
     array_tags(source.kind, &arm, &packed_tag, &single_tag)
     cdef size_t elements = n * shape.width
+    cdef bint integers = source.kind == KIND_INT32 or source.kind == KIND_INT64
     if not shape.width:
         with nogil:
-            for i in range(n):
-                elements += payload_size(&shape, source.data, i)
+            if integers:
+                elements = mxf_integers_size(source.data, n, source.kind == KIND_INT64)
+            else:
+                for i in range(n):
+                    elements += payload_size(&shape, source.data, i)
     cdef size_t values = elements       # the body of the XxxArray
     cdef size_t element_tag_size = 0 if packed_tag else varint_size(single_tag)
     if not packed_tag:
@@ -328,6 +332,8 @@ def encode_value(array):
         if shape.width > 1:
             bad = copy_finite(out, source)
             out += elements
+        elif integers:
+            out = mxf_put_integers(out, limit, source.data, n, source.kind == KIND_INT64)
         else:
             for i in range(n):
                 read_payload(&payload, &shape, source.data, i)

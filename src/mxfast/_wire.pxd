@@ -12,9 +12,16 @@ cdef extern from *:
     #if !defined(__BYTE_ORDER__) || __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
     #error "mxfast copies fixed32 and fixed64 fields as they lie in memory: little endian only"
     #endif
-    static inline int mxf_bits(uint64_t v) { return 64 - __builtin_clzll(v | 1); }
+    /* ceil(bits / 7) without a division: exact for 1 to 64 bits. */
+    static inline int mxf_varint_size(uint64_t v) {
+        return ((64 - __builtin_clzll(v | 1)) * 9 + 64) >> 6;
+    }
+    typedef struct { const uint8_t *data; size_t size; } mxf_span;
     """
-    int mxf_bits(uint64_t v) noexcept nogil   # how many bits v needs; 1 for 0
+    int varint_size "mxf_varint_size"(uint64_t value) noexcept nogil
+    ctypedef struct Span "mxf_span":
+        const uint8_t* data
+        size_t size
 
 cdef enum:
     WIRE_VARINT = 0
@@ -28,11 +35,6 @@ cdef enum:
 
 
 # ---------------------------------------------------------------- writing
-
-cdef inline int varint_size(uint64_t value) noexcept nogil:
-    # ceil(bits / 7) without a division: exact for 1 to 64 bits.
-    return (mxf_bits(value) * 9 + 64) >> 6
-
 
 cdef inline uint8_t* put_varint(uint8_t* out, uint64_t value) noexcept nogil:
     while value >= 0x80:
@@ -68,10 +70,6 @@ ctypedef struct Fault:
 ctypedef struct Varint:
     const uint8_t* p           # behind the varint, or NULL
     uint64_t value
-
-ctypedef struct Span:
-    const uint8_t* data
-    size_t size
 
 
 cdef inline const uint8_t* fail(Fault* fault, const uint8_t* at, const char* problem) noexcept nogil:
