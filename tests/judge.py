@@ -12,7 +12,7 @@ Where the codec differs from the runtime on purpose:
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -70,6 +70,17 @@ BULK_SUBSCRIBES = {
     "un_advise_item_bulk",
     "remove_item_bulk",
 }
+FINE = pb.MxCommandReply(
+    protocol_status=pb.ProtocolStatus(code=pb.PROTOCOL_STATUS_CODE_OK)
+).SerializeToString()
+# The replies' payloads that hold a handle, and the handles in them.
+HANDLES = [
+    (payload, member)
+    for payload in pb.MxCommandReply.DESCRIPTOR.oneofs_by_name["payload"].fields
+    if payload.message_type is not None
+    for member in payload.message_type.fields
+    if member.name in {"server_handle", "item_handle"}
+]
 
 
 def runtime_reads(message_type: type[Message], data: bytes) -> Any:
@@ -190,6 +201,11 @@ def samples_of(event: pb.MxEvent) -> np.ndarray:
     return np.empty(0)
 
 
+def failed(statuses: Iterable[pb.MxStatusProxy]) -> bool:
+    """Whether one of the statuses is a failure."""
+    return any(status.success == 0 and status.category not in HARMLESS for status in statuses)
+
+
 def assert_time(time: np.datetime64, message: Message, field: str) -> None:
     if message.HasField(field):
         np.testing.assert_equal(time, wire.nanoseconds(getattr(message, field)))
@@ -218,7 +234,6 @@ def judge_events(messages: Sequence[bytes]) -> bool:
         samples = samples_of(event)
         qualities = expected_array(body.quality_values).reshape(-1)
         times = expected_array(body.timestamp_values).reshape(-1)
-        failed = any(s.success == 0 and s.category not in HARMLESS for s in event.statuses)
         for at in range(len(samples) or 1):
             row = len(rows)
             rows.append(Row(event.value, samples[at] if len(samples) else None))
@@ -228,7 +243,7 @@ def judge_events(messages: Sequence[bytes]) -> bool:
             assert columns.item_handle[row] == event.item_handle
             assert columns.worker_sequence[row] == event.worker_sequence
             assert_time(columns.gateway_timestamp[row], event, "gateway_receive_timestamp")
-            assert columns.ok[row] == (not failed)
+            assert columns.ok[row] == (not failed(event.statuses))
             # A sample without a quality or time of its own has the event's.
             if at < min(len(samples), len(qualities)) and qualities.dtype.kind == "i":
                 assert columns.quality[row] == qualities[at].astype(np.int32)
@@ -324,9 +339,30 @@ def judge_read_reply(data: bytes) -> bool:
     assert reply.quality.tolist() == [result.quality for result in results]
     for row, result in enumerate(results):
         assert_time(reply.source_timestamp[row], result, "source_timestamp")
-        failed = any(s.success == 0 and s.category not in HARMLESS for s in result.statuses)
-        assert reply.ok[row] == (not failed)
+        assert reply.ok[row] == (not failed(result.statuses))
     assert_rows(reply.cells, [Row(result.value) for result in results])
+    return True
+
+
+def is_fine(reply: pb.MxCommandReply) -> bool:
+    """Whether a reply reports no failure of any kind."""
+    return (
+        reply.protocol_status.code == pb.PROTOCOL_STATUS_CODE_OK
+        and reply.hresult >= 0
+        and not failed(reply.statuses)
+    )
+
+
+def judge_command_reply(data: bytes) -> bool:
+    # What stands before it makes a reply fine that says nothing to the contrary.
+    data = FINE + data
+    message = runtime_reads(pb.MxCommandReply, data)
+    assert codec.is_fine_reply(data) is (message is not None and is_fine(message))
+    if message is None:
+        return False
+    for payload, handle in HANDLES:
+        expected = getattr(getattr(message, payload.name), handle.name)
+        assert codec.decode_handle(data, payload.number, handle.number) == expected
     return True
 
 
@@ -375,6 +411,7 @@ JUDGES: dict[str, Callable[[bytes], bool]] = {
     "write_reply": judge_write_reply,
     "subscribe_reply": judge_subscribe_reply,
     "read_reply": judge_read_reply,
+    "command_reply": judge_command_reply,
     "write_request": judge_write_request,
 }
 MESSAGES: dict[str, type[Message]] = {
@@ -383,11 +420,13 @@ MESSAGES: dict[str, type[Message]] = {
     "write_reply": pb.MxCommandReply,
     "subscribe_reply": pb.MxCommandReply,
     "read_reply": pb.MxCommandReply,
+    "command_reply": pb.MxCommandReply,
     "write_request": pb.MxCommandRequest,
 }
 
 # What the fuzzer's inputs in fuzz/corpus are for.
 INPUTS = {
+    "command_reply": judge_command_reply,
     "events": judge_alike,
     "value": judge_value,
     "write_reply": judge_write_reply,

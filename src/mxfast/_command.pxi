@@ -195,10 +195,10 @@ def is_fine_reply(data):
     cdef ReplyHead head
     cdef Fault fault
     memset(&fault, 0, sizeof(fault))
-    return (
+    return bool(
         read_reply(
             <const uint8_t*> PyBytes_AS_STRING(message), PyBytes_GET_SIZE(message),
-            WRITE_RESULTS, &head, NULL, &fault,       # any will do: all are checked, none is kept
+            NO_RESULTS, &head, NULL, &fault,
         )
         and head.status_code == PROTOCOL_STATUS_CODE_OK
         and head.hresult >= 0

@@ -434,6 +434,7 @@ cdef object KIND_OF_CHAR = {
 
 cdef enum:
     # Which results of a reply are wanted. A reply's oneof holds one kind at most.
+    NO_RESULTS             # all payloads are checked, none is kept
     WRITE_RESULTS
     SUBSCRIBE_RESULTS
     READ_RESULTS
@@ -632,7 +633,7 @@ cdef inline bint holds_results(uint32_t tag, int wanted) noexcept nogil:
             or tag == MxCommandReply_un_advise_item_bulk_TAG
             or tag == MxCommandReply_remove_item_bulk_TAG
         )
-    return tag == MxCommandReply_read_bulk_TAG
+    return wanted == READ_RESULTS and tag == MxCommandReply_read_bulk_TAG
 
 
 cdef bint read_reply(
