@@ -179,7 +179,7 @@ def small_messages(name: str, count: int) -> list[bytes]:
     """Messages with a few fields each, chosen by lot."""
     rng = random.Random(name)
     messages = buffered_events() if name == "event" else []
-    for reply in replies(name, 40):
+    for reply in replies(name, 16):
         thin_out(reply, rng)
         messages.append(reply.SerializeToString())
     for first in range(count):
@@ -215,7 +215,7 @@ def test_every_arm_of_every_message_is_read_and_cut_at_every_byte(name):
 @each_decoder
 def test_a_few_hundred_messages_with_every_bit_flipped(name):
     decide = judge.JUDGES[name]
-    for data in small_messages(name, 100):
+    for data in small_messages(name, 40):
         assert decide(data)
         for bit in range(8 * len(data)):
             flipped = bytearray(data)
@@ -225,7 +225,7 @@ def test_a_few_hundred_messages_with_every_bit_flipped(name):
 
 def test_every_bit_flipped_in_an_event_that_follows_the_sound_one():
     # What was learned of the first must not be taken for true of the second.
-    for data in small_messages("event", 40):
+    for data in small_messages("event", 16):
         for bit in range(8 * len(data)):
             flipped = bytearray(data)
             flipped[bit // 8] ^= 1 << bit % 8
