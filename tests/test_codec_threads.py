@@ -11,7 +11,7 @@ from mxfast.contract import mxaccess_gateway as pb
 
 THREADS = 8
 TURNS = 40
-ROWS = 5_000  # enough that the codec lets other threads run
+ROWS = 20_000  # enough that other threads run meanwhile: prepared writes let them from 10,000 on
 SESSION = "session-1"
 
 
@@ -88,15 +88,15 @@ def test_threads_share_a_prepared_write(handles: np.ndarray) -> None:
     prepared = codec.PreparedWriteBulk(SESSION, 1, handles, np.float64)
 
     def work(number: int) -> None:
-        kept = []
+        kept: list[tuple[bytes, float]] = []
         for turn in range(TURNS):
             values = np.full(ROWS, number * TURNS + turn, np.float64)
-            kept.append((prepared.encode(values), values[0]))
-        # Nobody else's values got into what this thread still holds.
-        for data, value in kept:
-            decoded = codec.decode_write_request(data)
-            assert decoded is not None
-            assert (decoded.value == value).all()
+            # What is dropped here may be used again by any thread, what is kept by none.
+            kept = [*kept[-1:], (prepared.encode(values), values[0])]
+            for data, value in kept:
+                decoded = codec.decode_write_request(data)
+                assert decoded is not None
+                assert (decoded.value == value).all()
 
     together(work)
 
