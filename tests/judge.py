@@ -3,6 +3,7 @@
 Where the codec differs from the runtime on purpose:
 
 - `decode_value` refuses a sparse array, which a gateway never sends.
+- A value that is null has no arm, whatever it says beside that.
 - A timestamp outside datetime64[ns], or with nanoseconds that are none, is NaT.
 - An array whose ``dimensions`` numpy cannot give it is flat.
 - `decode_write_request` returns None for a request that is no bulk write.
@@ -84,6 +85,11 @@ HANDLES = [
 ]
 
 
+def arm_of(value: pb.MxValue) -> str | None:
+    """The arm that counts: a null has none, whatever else it says."""
+    return None if value.is_null else value.WhichOneof("kind")
+
+
 def runtime_reads(message_type: type[Message], data: bytes) -> Any:
     """The message as the runtime reads it, or None where it refuses it."""
     try:
@@ -140,7 +146,7 @@ def expected_array(array: pb.MxArray) -> np.ndarray:
 
 def assert_value(value: Any, message: pb.MxValue) -> None:
     """Assert that a decoded value is what the message holds."""
-    arm = message.WhichOneof("kind")
+    arm = arm_of(message)
     if arm is None:
         assert value is None
     elif arm == "array_value":
@@ -166,13 +172,13 @@ class Row(NamedTuple):
     def kind(self) -> ValueKind:
         if self.sample is not None:
             return KIND_OF_DTYPE[self.sample.dtype]
-        return KIND_OF_ARM[self.value.WhichOneof("kind")]
+        return KIND_OF_ARM[arm_of(self.value)]
 
     @property
     def number(self) -> Any:
         if self.sample is not None:
             return np.nan if self.sample.dtype.kind == "M" else self.sample
-        arm = self.value.WhichOneof("kind")
+        arm = arm_of(self.value)
         return getattr(self.value, arm) if arm in DTYPE_OF_ARM else np.nan
 
 
@@ -200,7 +206,7 @@ def samples_of(event: pb.MxEvent) -> np.ndarray:
     """The samples that become rows of their own; none where the event is one row."""
     if (
         event.WhichOneof("body") == "on_buffered_data_change"
-        and event.value.WhichOneof("kind") == "array_value"
+        and arm_of(event.value) == "array_value"
     ):
         values = expected_array(event.value.array_value)
         if values.dtype.kind in "biufM":
@@ -292,7 +298,7 @@ def judge_value(data: bytes) -> bool:
     if message is None:
         assert_offset(refusal(codec.decode_value, data), data)
         return False
-    if message.WhichOneof("kind") == "sparse_array_value":
+    if arm_of(message) == "sparse_array_value":
         assert "write only" in str(refusal(codec.decode_value, data))
         return True
     assert_value(codec.decode_value(data), message)
@@ -419,6 +425,7 @@ def judge_write_request(data: bytes) -> bool:
         assert request.user_id[row] == user
         assert request.verifier_user_id[row] == (entry.verifier_user_id if secured else 0)
         time = getattr(entry, "timestamp_value", pb.MxValue())
+        time = pb.MxValue() if time.is_null else time
         assert request.timestamp.view(np.int64)[row] == time_of(time, "timestamp_value")
     assert_rows(request, [Row(entry.value) for entry in bulk.entries])
     return True

@@ -10,20 +10,7 @@ from mxfast import codec
 from mxfast._generated import mxaccess_gateway_pb2 as pb
 from mxfast.codec import ValueKind
 from tests import judge, wire
-
-KIND_OF_ARM = {
-    None: ValueKind.NONE,
-    "bool_value": ValueKind.BOOL,
-    "int32_value": ValueKind.INT32,
-    "int64_value": ValueKind.INT64,
-    "float_value": ValueKind.FLOAT,
-    "double_value": ValueKind.DOUBLE,
-    "string_value": ValueKind.STRING,
-    "timestamp_value": ValueKind.TIMESTAMP,
-    "array_value": ValueKind.ARRAY,
-    "raw_value": ValueKind.RAW,
-    "sparse_array_value": ValueKind.SPARSE_ARRAY,
-}
+from tests.judge import KIND_OF_ARM, arm_of
 
 statuses = st.builds(
     pb.MxStatusProxy,
@@ -46,9 +33,10 @@ def timestamps(draw):
 def values(draw):
     message = pb.MxValue(variant_type=draw(st.text(max_size=6)), data_type=draw(st.integers(0, 30)))
     arm = draw(st.sampled_from([*KIND_OF_ARM]))
+    message.is_null = draw(st.booleans() if arm is None else st.sampled_from([False] * 5 + [True]))
     if arm is None:
-        message.is_null = draw(st.booleans())
-    elif arm == "string_value":
+        return message
+    if arm == "string_value":
         message.string_value = draw(st.text(max_size=20))
     elif arm == "raw_value":
         message.raw_value = draw(st.binary(max_size=20))
@@ -106,7 +94,7 @@ def test_columns_hold_what_the_runtime_reads(messages):
             else:
                 assert np.isnat(column[row])
         assert columns.ok[row] == (not judge.failed(event.statuses))
-        arm = event.value.WhichOneof("kind")
+        arm = arm_of(event.value)
         assert columns.kind[row] == KIND_OF_ARM[arm]
         numeric = [name for name, _, _ in wire.ARM_OF_DTYPE.values()]
         expected = float(getattr(event.value, arm)) if arm in numeric else np.nan
@@ -118,7 +106,7 @@ def test_columns_hold_what_the_runtime_reads(messages):
 def test_rows_of_one_arm_come_in_its_own_dtype(messages):
     columns = codec.decode_events([message.SerializeToString() for message in messages])
     for arm, kind in KIND_OF_ARM.items():
-        rows = [event.value for event in messages if event.value.WhichOneof("kind") == arm]
+        rows = [event.value for event in messages if arm_of(event.value) == arm]
         found = columns.values(kind)
         assert len(found) == len(rows)
         if arm in ("string_value", "raw_value"):

@@ -9,7 +9,8 @@ from mxfast import codec
 from mxfast._generated import mxaccess_gateway_pb2 as pb
 from mxfast.codec import ValueKind
 from tests import wire
-from tests.test_codec_decode import KIND_OF_ARM, values
+from tests.judge import KIND_OF_ARM, arm_of
+from tests.test_codec_decode import values
 from tests.test_codec_encode import writes
 
 
@@ -44,7 +45,7 @@ def test_a_request_of_any_values_is_read(messages):
         request.command.write_bulk.entries.add(item_handle=row).value.CopyFrom(value)
     rows = codec.decode_write_request(request.SerializeToString())
     assert rows is not None
-    assert rows.kind.tolist() == [KIND_OF_ARM[m.WhichOneof("kind")] for m in messages]
+    assert rows.kind.tolist() == [KIND_OF_ARM[arm_of(m)] for m in messages]
     for row, message in enumerate(messages):
         assert pb.MxValue.FromString(rows.value_bytes(row)) == message
 
@@ -171,7 +172,7 @@ def test_data_changes_have_the_runtimes_meaning(rows):
         assert wire.nanoseconds(event.gateway_receive_timestamp) == np.datetime64(-1, "ns")
         assert list(event.statuses) == [status]
         assert event.WhichOneof("body") == "on_data_change"
-        arm = value.WhichOneof("kind")
+        arm = arm_of(value)
         assert event.value.WhichOneof("kind") == arm
         if arm is None:
             assert event.value.is_null

@@ -98,6 +98,8 @@ def fill(message: Message, arms: Iterator[int], depth: int = 0) -> None:
         if not oneof.name.startswith("_")
     }
     for member in message.DESCRIPTOR.fields:
+        if member.name == "is_null":
+            continue  # the arm would not count
         oneof = member.containing_oneof
         if oneof is not None and not oneof.name.startswith("_") and member.name not in chosen:
             continue
@@ -687,6 +689,69 @@ def test_a_request_that_is_not_for_this_reader_must_be_sound_too():
     entry = named(pb.WriteBulkEntry, "value", named(pb.MxValue, "string_value", b"\xff"))
     command = named(pb.MxCommand, "write_bulk", named(pb.WriteBulkCommand, "entries", entry))
     assert not judge.judge_write_request(named(pb.MxCommandRequest, "command", command))
+
+
+IS_NULL, IS_NO_NULL = field(3, VARINT, varint(300)), field(3, VARINT, b"\0")
+NUMBER = pb.MxValue(double_value=2.5).SerializeToString()
+TEXT = pb.MxValue(string_value="x").SerializeToString()
+TIME = pb.MxValue(timestamp_value={"seconds": 7}).SerializeToString()
+
+
+ARMS = {
+    "number": NUMBER,
+    "text": TEXT,
+    "time": TIME,
+    "array": named(pb.MxValue, "array_value", ARRAY),
+    "no arm": b"",
+}
+
+
+@pytest.mark.parametrize("arm", ARMS.values(), ids=ARMS)
+@pytest.mark.parametrize(
+    ("before", "behind", "is_null"),
+    [
+        pytest.param(b"", IS_NULL, True, id="behind"),
+        pytest.param(IS_NULL, b"", True, id="before"),
+        pytest.param(IS_NULL, IS_NULL, True, id="twice"),
+        pytest.param(IS_NO_NULL, IS_NULL, True, id="at last"),
+        pytest.param(IS_NULL, IS_NO_NULL, False, id="no more"),
+        pytest.param(IS_NULL + IS_NO_NULL, b"", False, id="no more, before"),
+        pytest.param(b"", IS_NO_NULL, False, id="never"),
+    ],
+)
+def test_a_null_has_no_arm(arm, before, behind, is_null):
+    message = pb.MxValue.FromString(before + arm + behind)
+    assert message.is_null == is_null
+    kind = judge.KIND_OF_ARM[judge.arm_of(message)]
+    assert judge.judge_value(before + arm + behind)
+    # In one occurrence of the value, and in several, which are one value all the same.
+    for parts in ([before + arm + behind], [before, arm, behind]):
+        value = b"".join(named(pb.MxEvent, "value", part) for part in parts)
+        assert codec.decode_events([value] * 3).kind.tolist() == [kind] * 3
+        assert judge.judge_events([value, named(pb.MxEvent, "value", arm), value])
+        # As a sample's array would be.
+        assert judge.judge_events([value + named(pb.MxEvent, "on_buffered_data_change", b"")])
+        result = b"".join(named(pb.BulkReadResult, "value", part) for part in parts)
+        read = named(pb.BulkReadReply, "results", result)
+        assert judge.judge_read_reply(named(pb.MxCommandReply, "read_bulk", read))
+        for name in ("value", "timestamp_value"):
+            entry = b"".join(named(pb.Write2BulkEntry, name, part) for part in parts)
+            entries = named(pb.Write2BulkCommand, "entries", entry)
+            command = pb.MxCommand(kind=pb.MX_COMMAND_KIND_WRITE2_BULK).SerializeToString()
+            command += named(pb.MxCommand, "write2_bulk", entries * 3)
+            assert judge.judge_write_request(named(pb.MxCommandRequest, "command", command))
+
+
+def test_a_null_is_found_among_events_and_entries_that_are_alike():
+    events = [pb.MxEvent(item_handle=300 + row, worker_sequence=row) for row in range(8)]
+    sound = [
+        event.SerializeToString() + named(pb.MxEvent, "value", IS_NO_NULL + NUMBER)
+        for event in events
+    ]
+    null = [data.replace(IS_NO_NULL, field(3, VARINT, b"\1")) for data in sound]
+    mixed = [pair[row % 2] for row, pair in enumerate(zip(sound, null, strict=True))]
+    for messages in (sound, null, mixed):
+        assert judge.judge_events(messages)
 
 
 # ---------------------------------------------------------------- dimensions and memory

@@ -128,6 +128,10 @@ def test_elements_travel_with_the_last_index_fastest(order):
         (pb.MxValue(string_value="Füllstand\0"), "Füllstand\0"),
         (pb.MxValue(raw_value=b"\x00\xff"), b"\x00\xff"),
         (pb.MxValue(is_null=True), None),
+        (pb.MxValue(is_null=True, double_value=0.0), None),
+        (pb.MxValue(is_null=True, string_value="x"), None),
+        (pb.MxValue(is_null=True, array_value={}), None),
+        (pb.MxValue(is_null=True, sparse_array_value={}), None),
         (pb.MxValue(string_value=""), ""),
     ],
 )

@@ -356,6 +356,24 @@ async def test_values_written_in_bulk_are_read_back(remote: Remote) -> None:
         assert [result.value for result in await remote.read(*names)] == values
 
 
+async def test_a_null_is_one_whatever_arm_it_has(remote: Remote) -> None:
+    alone, in_bulk = await remote.add("A.x", "A.y")
+    value = pb.MxValue(is_null=True, double_value=2.5)
+    assert_ok(await remote.invoke("write", item_handle=alone, value=value))
+    await remote.invoke("write_bulk", entries=[pb.WriteBulkEntry(item_handle=in_bulk, value=value)])
+    assert [result.value for result in await remote.read("A.x", "A.y")] == [VALUES["null"]] * 2
+    # Nor is the time of a write one then.
+    time = pb.MxValue(is_null=True, timestamp_value={"seconds": 7})
+    assert_ok(
+        await remote.invoke("write2", item_handle=alone, value=double(1.0), timestamp_value=time)
+    )
+    entry = pb.Write2BulkEntry(item_handle=in_bulk, value=double(1.0), timestamp_value=time)
+    await remote.invoke("write2_bulk", entries=[entry])
+    for result in await remote.read("A.x", "A.y"):
+        assert result.value == double(1.0)
+        assert result.source_timestamp.seconds > 1_600_000_000
+
+
 async def test_a_new_tag_is_a_good_zero(remote: Remote) -> None:
     (result,) = await remote.read("A.fresh")
     assert result.was_successful

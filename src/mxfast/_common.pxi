@@ -40,7 +40,7 @@ cdef enum:
 
 
 class ValueKind(enum.IntEnum):
-    """Which arm of MxValue a row holds; ``NONE`` where there is none (a null)."""
+    """Which arm of MxValue a row holds; ``NONE`` for a null and where there is no arm."""
 
     NONE = KIND_NONE
     BOOL = KIND_BOOL

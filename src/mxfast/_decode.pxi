@@ -159,6 +159,7 @@ cdef inline bint read_event(
         if p == NULL:
             broken(fault, b"MxEvent", tag)
             return False
+    settle(cell)
     return True
 
 

@@ -121,6 +121,8 @@ cdef inline const uint8_t* read_entry(
             p = skip(p, end, tag, 3, fault)
         if p == NULL:
             return broken(fault, b"WriteBulkEntry", tag)
+    settle(&cell)
+    settle(&time)
     rows.item_handle[n] = handle
     rows.user_id[n] = user
     rows.verifier[n] = verifier

@@ -108,6 +108,7 @@ cdef const uint8_t* read_read_result(
             p = pass_field(p, end, tag, BulkReadResult_MESSAGE, 2, fault)
         if p == NULL:
             return broken(fault, b"BulkReadResult", tag)
+    settle(&cell)
     rows.item_handle[n] = handle
     rows.was_successful[n] = successful
     rows.was_cached[n] = cached

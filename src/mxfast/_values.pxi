@@ -16,6 +16,7 @@ ctypedef struct Stamp:
 
 ctypedef struct Cell:
     int kind
+    uint8_t is_null      # said beside the arm, and more than what the arm holds
     int64_t payload      # integer, float64 bits, nanoseconds since 1970, or offset << 32 | size
     double value         # NaN where the arm has no number
     Stamp stamp          # of a timestamp, kept apart: a second occurrence merges into the first
@@ -50,6 +51,16 @@ cdef inline void clear_cell(Cell* cell) noexcept nogil:
     cell.payload = 0
     cell.value = MXF_NAN
     cell.number.size = 0
+    cell.is_null = False
+
+
+cdef inline void settle(Cell* cell) noexcept nogil:
+    """Let a value that is null have no arm: to be called once all of its fields are read.
+
+    Not before, as a later occurrence of the value may say that it is no null after all.
+    """
+    if cell.is_null:
+        clear_cell(cell)
 
 
 cdef inline void mark(Mark* mark, const uint8_t* at, const uint8_t* end) noexcept nogil:
@@ -103,7 +114,7 @@ cdef const uint8_t* read_value(
 ) noexcept nogil:
     """Read an MxValue's body into the cell; merges into what the cell holds.
 
-    Offsets count from `start`; `depth` is how deep the MxValue lies below the outermost message.
+    Whoever has read the last of it calls `settle`. Offsets count from `start`; `depth` is how deep the MxValue lies below the outermost message.
     """
     cdef uint32_t tag
     cdef Varint v
@@ -162,6 +173,10 @@ cdef const uint8_t* read_value(
             set_number(
                 cell, KIND_TIMESTAMP, nanoseconds(cell.stamp.seconds, cell.stamp.nanos), MXF_NAN
             )
+        elif tag == MxValue_is_null_TAG:
+            v = get_varint(p, end, fault)
+            p = v.p
+            cell.is_null = v.value != 0
         elif tag == MxValue_array_value_TAG:
             # Checked now, read on demand from the row's bytes, as is a sparse array.
             p = pass_field(p, end, tag, MxValue_MESSAGE, depth, fault)
@@ -659,7 +674,7 @@ def decode_value(data):
     -------
     numpy scalar, str, bytes, None or ndarray
         A scalar of the arm's own dtype (bool, int32, int64, float32, float64,
-        datetime64[ns]), None where there is no arm. An array comes in the shape that its
+        datetime64[ns]), None for a null and where there is no arm. An array comes in the shape that its
         ``dimensions`` say, or flat where they do not fit; strings and raw values as an
         object array. A timestamp that datetime64[ns] cannot hold (before 1677-09-21 or
         after 2262-04-11) is NaT.
@@ -677,6 +692,7 @@ def decode_value(data):
     clear_cell(&cell)
     if read_value(start, start + PyBytes_GET_SIZE(message), start, &cell, 0, &fault) == NULL:
         raise decode_error(&fault, start)
+    settle(&cell)
     if cell.kind == KIND_ARRAY:
         return array_field(message, MxValue_array_value_TAG, MxValue_MESSAGE)
     if cell.kind == KIND_SPARSE_ARRAY:

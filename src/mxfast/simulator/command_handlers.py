@@ -133,8 +133,9 @@ def _write(session: Session, asked: Any, reply: pb.MxCommandReply) -> None:
     """Carry out one of the four writes: with or without a time, by a user or secured."""
     now = session.plant.clock.time_ns()
     source_ns = None
-    if hasattr(asked, "timestamp_value") and asked.timestamp_value.HasField("timestamp_value"):
-        source_ns = timestamp_ns(asked.timestamp_value.timestamp_value)
+    time = asked.timestamp_value if hasattr(asked, "timestamp_value") else pb.MxValue()
+    if time.HasField("timestamp_value") and not time.is_null:
+        source_ns = timestamp_ns(time.timestamp_value)
     session.write_item(
         asked.server_handle,
         asked.item_handle,

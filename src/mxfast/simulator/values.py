@@ -230,7 +230,7 @@ def array_value(arm: str, data_type: int, variant: str, elements: list[Any]) -> 
 def from_message(value: pb.MxValue) -> tuple[ValueKind, int, bytes | None]:
     """Return a value's kind, its payload, and its bytes where they are kept instead."""
     arm = value.WhichOneof("kind")
-    if arm is None:
+    if arm is None or value.is_null:
         return ValueKind.NONE, 0, None
     if arm == "timestamp_value":
         ns = timestamp_ns(value.timestamp_value)
