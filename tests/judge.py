@@ -7,7 +7,7 @@ Where the codec differs from the runtime on purpose:
 - A timestamp outside datetime64[ns], or with nanoseconds that are none, is NaT.
 - An array whose ``dimensions`` numpy cannot give it is flat.
 - `decode_write_request` returns None for a request that is no bulk write.
-- A buffered data change of numbers or times is one row a sample.
+- A buffered data change is one row a sample.
 """
 
 from __future__ import annotations
@@ -46,6 +46,7 @@ DTYPE_OF_ARM = {
     "float_value": np.float32,
     "double_value": np.float64,
 }
+NUMBERS = tuple(DTYPE_OF_ARM.values())
 KIND_OF_DTYPE: dict[np.dtype[Any], ValueKind] = {
     np.dtype(dtype): KIND_OF_ARM[arm] for arm, dtype in DTYPE_OF_ARM.items()
 }
@@ -166,10 +167,14 @@ class Row(NamedTuple):
     """What a row must hold: a message's value, or one sample of a buffered data change's."""
 
     value: pb.MxValue
-    sample: np.generic | None = None
+    sample: np.generic | str | bytes | None = None
 
     @property
     def kind(self) -> ValueKind:
+        if isinstance(self.sample, str):
+            return ValueKind.STRING
+        if isinstance(self.sample, bytes):
+            return ValueKind.RAW
         if self.sample is not None:
             return KIND_OF_DTYPE[self.sample.dtype]
         return KIND_OF_ARM[arm_of(self.value)]
@@ -177,7 +182,7 @@ class Row(NamedTuple):
     @property
     def number(self) -> Any:
         if self.sample is not None:
-            return np.nan if self.sample.dtype.kind == "M" else self.sample
+            return self.sample if isinstance(self.sample, NUMBERS) else np.nan
         arm = arm_of(self.value)
         return getattr(self.value, arm) if arm in DTYPE_OF_ARM else np.nan
 
@@ -194,24 +199,23 @@ def assert_rows(columns: codec.ValueColumns, rows: Sequence[Row]) -> None:
         found = columns.values(kind)
         assert len(found) == len(expected)
         for value, row in zip(found, expected, strict=True):
-            if row.sample is not None:
+            if isinstance(row.sample, np.generic):
                 assert_scalar(value, row.sample)
+            elif row.sample is not None:
+                assert (type(value), value) == (type(row.sample), row.sample)
             elif kind == ValueKind.SPARSE_ARRAY:
                 assert_same_bytes(value, row.value)
             else:
                 assert_value(value, row.value)
 
 
-def samples_of(event: pb.MxEvent) -> np.ndarray:
+def samples_of(event: pb.MxEvent) -> list[Any]:
     """The samples that become rows of their own; none where the event is one row."""
-    if (
-        event.WhichOneof("body") == "on_buffered_data_change"
-        and arm_of(event.value) == "array_value"
-    ):
-        values = expected_array(event.value.array_value)
-        if values.dtype.kind in "biufM":
-            return values.reshape(-1)
-    return np.empty(0)
+    if event.WhichOneof("body") != "on_buffered_data_change":
+        return []
+    if arm_of(event.value) != "array_value":
+        return []
+    return [*expected_array(event.value.array_value).reshape(-1)]
 
 
 def failed(statuses: Iterable[pb.MxStatusProxy]) -> bool:
@@ -254,7 +258,7 @@ def judge_events(messages: Sequence[bytes]) -> bool:
             time_of(event, "gateway_receive_timestamp"),
             not failed(event.statuses),
         )
-        if len(samples) == 0:
+        if not samples:
             rows.append(Row(event.value))
             told.append((*about, event.quality, source))
             continue

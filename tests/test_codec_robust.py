@@ -833,6 +833,20 @@ def test_rows_take_no_more_memory_than_their_bytes_justify():
     command += pb.MxCommand(kind=pb.MX_COMMAND_KIND_WRITE_BULK).SerializeToString()
     request = named(pb.MxCommandRequest, "command", command)
     assert peak_memory(codec.decode_write_request, request * 2) < 40 * 2 * len(request)
+    # A sample of text takes two bytes at least and becomes a row of 66.
+    change = named(pb.MxEvent, "on_buffered_data_change", b"")
+    for what in ("texts", "raw values", "times"):
+        event = change + named(pb.MxEvent, "value", GREEDY[what])
+        assert len(codec.decode_events([event])) == N
+        assert peak_memory(codec.decode_events, [event]) < 40 * len(event)
+    # A number may take a single byte: no more then than its row and the number as it is read.
+    for what, width in (("bools", 1), ("integers", 8)):
+        event = change + named(pb.MxEvent, "value", GREEDY[what])
+        assert len(codec.decode_events([event])) == N
+        assert peak_memory(codec.decode_events, [event]) < (66 + width + 1) * len(event)
+    sample = of_array("bool_values", field(1, VARINT, b"\1"))
+    event = change + named(pb.MxEvent, "value", sample)
+    assert peak_memory(codec.decode_events, [event] * N) < N * (40 * len(event) + 8 * 33)
     # A message of no bytes is still an object of 33.
     gap = named(pb.MxEvent, "replay_gap", b"")
     for event in (b"", gap, named(pb.MxEvent, "statuses", b"") * 10):

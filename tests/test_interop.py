@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from mxfast import EncodeError, EventBatch, Session
-from mxfast.codec import decode_events
+from mxfast.codec import ValueKind, decode_events, encode_value
+from mxfast.contract import mxaccess_gateway as pb
 from mxfast.interop import as_array
 from tests.feed import event
 
@@ -228,6 +229,39 @@ def test_to_arrow(batch: EventBatch) -> None:
             np.testing.assert_array_equal(chunk.to_numpy(), column)
     assert table["ok"].to_pylist() == batch.ok.tolist()
     assert table["reread"].to_pylist() == [False] * 8
+
+
+@pytest.mark.parametrize("samples", [["a", "", "b\0"], [b"\xff", b"", b"\0"]], ids=["str", "bytes"])
+def test_samples_of_text_go_out_as_rows(samples: list[Any]) -> None:
+    texts = np.empty(3, object)
+    texts[:] = samples
+    buffered = pb.MxEvent(
+        family=pb.MX_EVENT_FAMILY_ON_BUFFERED_DATA_CHANGE, worker_sequence=2, quality=64
+    )
+    buffered.value.MergeFromString(encode_value(texts))
+    body = buffered.on_buffered_data_change
+    body.quality_values.int32_values.values.extend([192, 0])
+    for seconds in (5, 6, 7):
+        body.timestamp_values.timestamp_values.values.add(seconds=seconds)
+    messages = [event(1, value="first"), buffered.SerializeToString(), event(3)]
+    batch = EventBatch(decode_events(messages))
+    kind = ValueKind.STRING if isinstance(samples[0], str) else ValueKind.RAW
+    assert batch[1:4].values(kind).tolist() == samples
+    assert batch[3:0:-2].values(kind).tolist() == samples[2::-2]
+    assert batch.kind.tolist() == [ValueKind.STRING, kind, kind, kind, ValueKind.DOUBLE]
+    assert batch[1] == batch[3] == buffered
+    frame, table = batch.to_pandas(), batch.to_arrow()
+    for columns in (
+        {name: frame[name].tolist() for name in frame},
+        {name: table[name].to_pylist() for name in table.column_names},
+    ):
+        assert columns["worker_sequence"] == [1, 2, 2, 2, 3]
+        assert columns["quality"][1:4] == [192, 0, 64]
+        assert columns["kind"] == batch.kind.tolist()
+        assert np.isnan(columns["value"][:4]).all()
+    times = np.array([5, 6, 7], "datetime64[s]")
+    np.testing.assert_array_equal(frame["source_timestamp"].to_numpy()[1:4], times)
+    np.testing.assert_array_equal(table["source_timestamp"].to_numpy()[1:4], times)
 
 
 @pytest.mark.parametrize("rows", [slice(2, 5), slice(None, None, 2), slice(5, 2)])

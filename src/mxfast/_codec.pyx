@@ -8,6 +8,7 @@ nogil`` walk reads or writes. There is no mutable state in the module.
 """
 
 import enum
+import functools
 import math
 import operator
 
@@ -44,6 +45,7 @@ include "_columns.pxi"
 include "_layout.pxi"
 include "_event_layout.pxi"
 include "_decode.pxi"
+include "_buffered.pxi"
 include "_results.pxi"
 include "_command.pxi"
 include "_gateway.pxi"

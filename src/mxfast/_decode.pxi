@@ -1,5 +1,5 @@
 # What the gateway sends: events and the replies to bulk writes, into columns. Replies to other
-# bulk commands are in _results.pxi.
+# bulk commands are in _results.pxi, the samples of buffered events in _buffered.pxi.
 
 cdef inline const uint8_t* read_status(
     const uint8_t* p, const uint8_t* end, uint8_t* ok, int depth, Fault* fault
@@ -176,9 +176,9 @@ cdef inline bint is_other_body(uint32_t tag) noexcept nogil:
 cdef class EventColumns(ValueColumns):
     """Events as columns, one row an event; ``gaps`` holds the replay-gap sentinels.
 
-    A buffered data change of numbers or times is one row a sample, with the sample's own
-    quality and time; ``message_index`` and ``value_bytes`` are the whole event's. One of
-    text or raw bytes, or without samples, stays one row of kind ARRAY.
+    A buffered data change is one row a sample, with the sample's own quality and time;
+    ``message_index`` and ``value_bytes`` are the whole event's. One whose array is empty
+    stays one row of kind ARRAY.
 
     A sentinel is no row: ``gaps`` lists it as ``(row, requested_after_sequence,
     oldest_available_sequence)``, where ``row`` is the row it stood before.
@@ -206,7 +206,7 @@ cdef class EventColumns(ValueColumns):
     def slice(self, rows):
         """The same columns for some of the rows: views, no copies."""
         start, stop, step = rows.indices(len(self))
-        cdef EventColumns part = self.taken(rows)
+        cdef EventColumns part = self.taken(operator.itemgetter(rows))
         part.gaps = (
             [
                 (row - start, after, oldest)
@@ -219,27 +219,28 @@ cdef class EventColumns(ValueColumns):
         )
         return part
 
-    cdef EventColumns taken(self, rows):
+    cdef EventColumns taken(self, take):
+        """The same events with other columns: what `take` makes of each."""
         cdef EventColumns part = EventColumns.__new__(EventColumns)
         part.messages = self.messages
-        part.kind = self.kind[rows]
-        part.payload = self.payload[rows]
-        part.value = self.value[rows]
-        part.message_index = self.message_index[rows]
-        part.family = self.family[rows]
-        part.server_handle = self.server_handle[rows]
-        part.item_handle = self.item_handle[rows]
-        part.worker_sequence = self.worker_sequence[rows]
-        part.quality = self.quality[rows]
-        part.source_timestamp = self.source_timestamp[rows]
-        part.gateway_timestamp = self.gateway_timestamp[rows]
-        part.ok = self.ok[rows]
+        part.kind = take(self.kind)
+        part.payload = take(self.payload)
+        part.value = take(self.value)
+        part.message_index = take(self.message_index)
+        part.family = take(self.family)
+        part.server_handle = take(self.server_handle)
+        part.item_handle = take(self.item_handle)
+        part.worker_sequence = take(self.worker_sequence)
+        part.quality = take(self.quality)
+        part.source_timestamp = take(self.source_timestamp)
+        part.gateway_timestamp = take(self.gateway_timestamp)
+        part.ok = take(self.ok)
         part.gaps = self.gaps
         return part
 
 
 def decode_events(messages):
-    """Decode MxEvent messages into columns, one row an event.
+    """Decode MxEvent messages into columns, one row an event or a sample of a buffered one.
 
     Parameters
     ----------
@@ -364,71 +365,6 @@ def decode_events(messages):
     events.message_index = sealed(columns[11])
     events.gaps = gaps
     return expanded(events, buffered) if buffered else events
-
-
-cdef EventColumns expanded(EventColumns events, list buffered):
-    """The columns with a row for each sample of the buffered rows."""
-    counts = np.ones(len(events), np.int64)
-    cdef dict samples = {}
-    for n in buffered:
-        message = events.message_of(n)
-        values = decode_value(events.value_bytes(n))
-        if values.size and values.dtype.kind in "biufM":
-            body = merged_field(message, MxEvent_on_buffered_data_change_TAG, MxEvent_MESSAGE)
-            samples[n] = (
-                values.reshape(-1),
-                array_field(
-                    body, OnBufferedDataChangeEvent_quality_values_TAG,
-                    OnBufferedDataChangeEvent_MESSAGE,
-                ),
-                array_field(
-                    body, OnBufferedDataChangeEvent_timestamp_values_TAG,
-                    OnBufferedDataChangeEvent_MESSAGE,
-                ),
-            )
-            counts[n] = values.size
-    starts = np.cumsum(counts) - counts
-    # Fancy indexing copies, so that the columns can be written to until they are sealed.
-    events = events.taken(np.repeat(np.arange(len(counts)), counts))
-    events.gaps = [
-        (int(starts[row]) if row < len(starts) else len(events), after, oldest)
-        for row, after, oldest in events.gaps
-    ]
-    for n, (values, qualities, times) in samples.items():
-        start = starts[n]
-        rows = slice(start, start + values.size)
-        events.kind[rows] = KIND_OF_CHAR[values.dtype.char]
-        if values.dtype.kind == "M":
-            events.payload[rows] = values.view(np.int64)
-            events.value[rows] = np.nan
-        else:
-            events.value[rows] = values
-            events.payload[rows] = (
-                values.astype(np.float64).view(np.int64) if values.dtype.kind == "f" else values
-            )
-        # A sample without a quality or time of its own has the event's.
-        if qualities.dtype.kind in "iu":
-            given = min(values.size, qualities.size)
-            events.quality[start : start + given] = qualities.reshape(-1)[:given]
-        if times.dtype.kind == "M":
-            given = min(values.size, times.size)
-            events.source_timestamp[start : start + given] = times.reshape(-1)[:given]
-    for column in (events.kind, events.payload, events.value, events.quality, events.source_timestamp):
-        sealed(column)
-    return events
-
-
-cdef object KIND_OF_CHAR = {
-    np.dtype(dtype).char: kind
-    for dtype, kind in [
-        (np.bool_, KIND_BOOL),
-        (np.int32, KIND_INT32),
-        (np.int64, KIND_INT64),
-        (np.float32, KIND_FLOAT),
-        (np.float64, KIND_DOUBLE),
-        ("datetime64[ns]", KIND_TIMESTAMP),
-    ]
-}
 
 
 # ---------------------------------------------------------------- replies to bulk writes

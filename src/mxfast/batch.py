@@ -34,13 +34,17 @@ _COLUMNS = (
 class EventBatch:
     """Events as columns, in the order they came. All arrays are read-only.
 
+    One row is one event, but for a buffered data change (``add_buffered_item``): that is one
+    row a sample, with the sample's own quality and source timestamp, where it has them. For
+    each of its rows ``batch[i]`` is the message of the whole event.
+
     Attributes
     ----------
     family : ndarray of int32, shape (n,)
         ``MxEventFamily`` of each event.
     server_handle, item_handle : ndarray of int32, shape (n,)
     worker_sequence : ndarray of uint64, shape (n,)
-        Contiguous within a session.
+        Contiguous within a session; the samples of one event share its number.
     quality : ndarray of int32, shape (n,)
         OPC quality: 192 to 219 good, 64 to 91 uncertain, 0 to 32 bad (contract notes, Status).
     source_timestamp, gateway_timestamp : ndarray of datetime64[ns], shape (n,)
