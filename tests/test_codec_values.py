@@ -10,34 +10,6 @@ from mxfast import codec
 from mxfast._generated import mxaccess_gateway_pb2 as pb
 from tests import wire
 
-FIELD_OF_DTYPE = {
-    "bool": "bool_values",
-    "int32": "int32_values",
-    "int64": "int64_values",
-    "float32": "float_values",
-    "float64": "double_values",
-    "str": "string_values",
-    "datetime64[ns]": "timestamp_values",
-    "bytes": "raw_values",
-}
-
-
-def array_message(array):
-    dtype = wire.dtype_name(array)
-    _, data_type, variant_type = (wire.ARM_OF_DTYPE | wire.OTHER_ARMS)[dtype]
-    message = pb.MxValue(data_type=data_type, variant_type=f"VT_ARRAY|{variant_type}")
-    message.array_value.element_data_type = data_type
-    message.array_value.variant_type = message.variant_type
-    message.array_value.dimensions.extend(array.shape)
-    values = getattr(message.array_value, FIELD_OF_DTYPE[dtype])
-    values.SetInParent()
-    for element in array.ravel():
-        if dtype == "datetime64[ns]":
-            wire.set_timestamp(values.values.add(), element)
-        else:
-            values.values.append(wire.item(element))
-    return message
-
 
 @st.composite
 def arrays(draw):
@@ -53,7 +25,7 @@ def arrays(draw):
 @given(arrays())
 def test_an_array_has_the_runtimes_bytes_and_comes_back(array):
     data = codec.encode_value(array)
-    wire.assert_written(data, array_message(array))
+    wire.assert_written(data, wire.array_message(array))
     back = codec.decode_value(data)
     assert back.dtype == (array.dtype if array.dtype.kind != "S" else np.dtype(object))
     assert back.shape == array.shape
@@ -178,7 +150,7 @@ def test_an_array_of_timestamps(times):
 
 
 def test_dimensions_that_do_not_fit_leave_the_array_flat():
-    message = array_message(np.arange(6.0))
+    message = wire.array_message(np.arange(6.0))
     message.array_value.dimensions[:] = [4, 4]
     assert codec.decode_value(message.SerializeToString()).tolist() == list(range(6))
 
@@ -194,7 +166,7 @@ def test_two_halves_of_an_array_merge_as_in_protobuf():
 
 
 def test_a_later_arm_replaces_an_earlier_one():
-    array = array_message(np.arange(3.0)).SerializeToString()
+    array = wire.array_message(np.arange(3.0)).SerializeToString()
     number = wire.mx_value(4, "int32").SerializeToString()
     assert codec.decode_value(array + number) == 4
     assert codec.decode_value(number + array).tolist() == [0, 1, 2]

@@ -50,6 +50,36 @@ def mx_value(value: object, dtype: str) -> pb.MxValue:
     return message
 
 
+FIELD_OF_DTYPE = {
+    "bool": "bool_values",
+    "int32": "int32_values",
+    "int64": "int64_values",
+    "float32": "float_values",
+    "float64": "double_values",
+    "str": "string_values",
+    "datetime64[ns]": "timestamp_values",
+    "bytes": "raw_values",
+}
+
+
+def array_message(array: np.ndarray) -> pb.MxValue:
+    """One MxValue that holds an array, of a dtype of the tables."""
+    dtype = dtype_name(array)
+    _, data_type, variant_type = (ARM_OF_DTYPE | OTHER_ARMS)[dtype]
+    message = pb.MxValue(data_type=data_type, variant_type=f"VT_ARRAY|{variant_type}")
+    message.array_value.element_data_type = data_type
+    message.array_value.variant_type = message.variant_type
+    message.array_value.dimensions.extend(array.shape)
+    values = getattr(message.array_value, FIELD_OF_DTYPE[dtype])
+    values.SetInParent()
+    for element in array.ravel():
+        if dtype == "datetime64[ns]":
+            set_timestamp(values.values.add(), element)
+        else:
+            values.values.append(item(element))
+    return message
+
+
 def item(scalar: object) -> object:
     """A numpy scalar's Python value; a time's nanoseconds."""
     return scalar.item() if isinstance(scalar, np.generic) else scalar

@@ -1,11 +1,15 @@
 """Types of the compiled codec. Its public face, with the prose, is :mod:`mxfast.codec`."""
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from enum import IntEnum
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
+
+# numpy's own type has no datetimes, which are taken in lists.
+Column: TypeAlias = ArrayLike | Sequence[datetime]
 
 class EncodeError(ValueError):
     index: int
@@ -30,19 +34,20 @@ class ValueKind(IntEnum):
     RAW = 9
     SPARSE_ARRAY = 10
 
+def exact_array(data: Column | datetime, name: str) -> NDArray[Any]: ...
 def all_finite(array: ArrayLike) -> bool: ...
 def first_non_finite(array: ArrayLike) -> int: ...
-def encode_value(array: ArrayLike) -> bytes: ...
+def encode_value(array: Column | datetime | None) -> bytes: ...
 def decode_value(data: bytes) -> Any: ...
-def encode_values(array: ArrayLike) -> list[bytes]: ...
+def encode_values(array: Column) -> list[bytes]: ...
 def decode_values(messages: Sequence[bytes]) -> NDArray[Any]: ...
 def encode_write_bulk(
     session_id: str,
     server_handle: int,
     item_handles: ArrayLike,
-    values: ArrayLike,
+    values: Column,
     *,
-    timestamps: ArrayLike | None = None,
+    timestamps: Column | None = None,
     user_id: int = 0,
     secured_by: tuple[int, int] | None = None,
     correlation_id: str = "",

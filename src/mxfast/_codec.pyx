@@ -7,10 +7,12 @@ interface is built in. Python objects are resolved first; then one ``noexcept
 nogil`` walk reads or writes. There is no mutable state in the module.
 """
 
+import datetime
 import enum
 import functools
 import math
 import operator
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -20,6 +22,7 @@ from cpython.buffer cimport (
     PyBUF_STRIDED_RO,
     PyBUF_WRITABLE,
     PyBuffer_Release,
+    PyObject_CheckBuffer,
     PyObject_GetBuffer,
 )
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
@@ -35,6 +38,7 @@ from mxfast._wire cimport *
 include "_contract_names.pxi"
 include "_common.pxi"
 include "_finite.pxi"
+include "_lists.pxi"
 include "_sources.pxi"
 include "_rows.pxi"
 include "_encode.pxi"

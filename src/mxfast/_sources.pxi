@@ -40,7 +40,43 @@ cdef object plain_array(data, name):
         return data
     if isinstance(data, np.ma.MaskedArray):
         raise TypeError(f"{name} is a masked array: fill or drop what is masked first")
+    if isinstance(data, (str, bytes, int, datetime.datetime)):
+        return array_of_list([data], name).reshape(())
+    if (
+        isinstance(data, Sequence)
+        and not hasattr(data, "__array__")
+        and not PyObject_CheckBuffer(data)
+    ):
+        return array_of_list(list(data), name)
     return np.asarray(data)
+
+
+def exact_array(data, name):
+    """Return what is like an array as a numpy array whose elements are equal to its own.
+
+    Parameters
+    ----------
+    data : array_like
+        A list holds elements of one type: bool, int, float (also with integers that are
+        floats too), str, bytes, or datetime and datetime64.
+    name : str
+        What it is, for errors.
+
+    Returns
+    -------
+    ndarray
+        Text and bytes of a list as objects; its integers as int32 where all fit.
+
+    Raises
+    ------
+    EncodeError
+        An element cannot be held; a TypeError too where it is of another type than the rest.
+    TypeError
+        A masked array.
+    ValueError
+        A nested list whose rows differ in length.
+    """
+    return plain_array(data, name)
 
 
 cdef Source source_of(array, name):
@@ -84,9 +120,7 @@ cdef Source source_of(array, name):
     if wide and array.size and int(array.max()) > INT64_MAX:
         index = int(np.argmax(array.reshape(-1) > np.uint64(INT64_MAX)))
         value = int(array.reshape(-1)[index])
-        raise EncodeError(
-            f"{name}[{index}] is {value}: MXAccess integers hold at most {INT64_MAX}", index, value
-        )
+        raise too_wide(index, value, name)
     if dtype is not wanted:
         array = array.astype(wanted, order="C", copy=False)
     source.memory = contiguous_memory_of(array)
@@ -248,9 +282,11 @@ cdef int take_objects(Source source, array, dtype, name) except -1:
             source.spans[i].data = <const uint8_t*> text
             source.spans[i].size = length
         else:
-            raise TypeError(
-                f"{name} of dtype {dtype} cannot be written: element {i} is a "
-                f"{type(element).__name__}; all must be str, or all bytes"
+            raise ElementTypeError(
+                f"{name}[{i}] is a {type(element).__name__}: {short(repr(element))}; in an array "
+                f"of dtype {dtype} all must be str, or all bytes",
+                i,
+                element,
             )
     return 0
 
@@ -339,6 +375,8 @@ cdef class Times:
 cdef Times times_of(timestamps, name):
     cdef Times times = Times.__new__(Times)
     array = plain_array(timestamps, name)
+    if array.size == 0:
+        array = array.astype("datetime64[ns]")      # an empty list has no dtype of its own
     if array.dtype.kind != "M":
         raise TypeError(f"{name} must be datetime64, not dtype {array.dtype}")
     if array.ndim != 1:
@@ -349,7 +387,7 @@ cdef Times times_of(timestamps, name):
     bad = np.isnat(array)
     if bad.any():
         index = int(bad.argmax())
-        raise EncodeError(f"{name}[{index}] is NaT: a timestamp must be a time", index, array[index])
+        raise not_a_time(index, array[index], name)
     if unit in ("Y", "M", "W", "D", "h", "m", "s", "ms", "us"):
         # Bounds in the array's own unit: a conversion of something outside would wrap around.
         first = np.datetime64(FIRST_SECOND, "s").astype(array.dtype)

@@ -254,7 +254,7 @@ def encode_value(array):
     ----------
     array : array_like, any shape
         Elements travel in C order, the shape as the MxArray's ``dimensions``. A 0-d array
-        is the scalar itself. Which dtype becomes which arm is as in `encode_write_bulk`.
+        is the scalar itself, and None the null, which no element can be. Which dtype becomes which arm is as in `encode_write_bulk`.
 
     Returns
     -------
@@ -270,6 +270,8 @@ def encode_value(array):
     RuntimeError
         Another thread changed the array meanwhile, as in `encode_write_bulk`.
     """
+    if array is None:
+        return null_value()
     arr = plain_array(array, "array")
     cdef Source source = source_of(arr, "array")
     cdef WriteShape shape
@@ -363,6 +365,16 @@ def encode_value(array):
     if out != limit:
         raise changed_error()
     return message
+
+
+cdef bytes null_value():
+    """The MxValue of None."""
+    cdef Piece piece
+    piece.size = 0
+    add_varint(&piece, MxValue_data_type_TAG, MX_DATA_TYPE_NO_DATA)
+    add_text(&piece, MxValue_variant_type_TAG, b"VT_NULL", 7)
+    add_varint(&piece, MxValue_is_null_TAG, True)
+    return (<char*> piece.data)[: piece.size]
 
 
 cdef void shape_of(WriteShape* shape, Source source) noexcept:

@@ -31,6 +31,7 @@ from mxfast._codec import (
     encode_write,
     encode_write_bulk,
     encode_write_reply,
+    exact_array,
     first_non_finite,
     is_fine_reply,
 )
@@ -63,6 +64,7 @@ __all__ = [
     "encode_write",
     "encode_write_bulk",
     "encode_write_reply",
+    "exact_array",
     "first_non_finite",
     "is_fine_reply",
 ]

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from mxfast.codec import EncodeError
+from mxfast.codec import EncodeError, exact_array
 
 __all__ = ["as_array"]
 
@@ -14,9 +14,10 @@ __all__ = ["as_array"]
 def as_array(data: ArrayLike, name: str) -> NDArray[Any]:
     """Return anything that is like an array as a numpy array, without a copy where it can be.
 
-    numpy arrays, lists, what has ``__array__`` (pandas and polars Series, pyarrow Arrays and
-    ChunkedArrays), and what has only Arrow's PyCapsule interface, for which pyarrow is needed.
-    Times with a zone become UTC, as numpy has none.
+    numpy arrays, lists (as `mxfast.codec.exact_array` takes them), what has ``__array__``
+    (pandas and polars Series, pyarrow Arrays and ChunkedArrays), and what has only Arrow's
+    PyCapsule interface, for which pyarrow is needed. Times with a zone become UTC, as numpy
+    has none.
 
     Parameters
     ----------
@@ -33,12 +34,13 @@ def as_array(data: ArrayLike, name: str) -> NDArray[Any]:
     Raises
     ------
     EncodeError
-        It holds a null: there is no number for it. ``index`` is the first one's.
+        It holds a null: there is no number for it. ``index`` is the first one's. Or an
+        element of a list that no array holds.
     TypeError
         It has Arrow's interface alone, and pyarrow is not installed.
     """
-    if isinstance(data, (np.ndarray, list, tuple)):
-        return np.asanyarray(data)
+    if isinstance(data, np.ndarray):
+        return data
     if not hasattr(data, "__array__"):
         if hasattr(data, "__arrow_c_stream__"):
             data = _pyarrow(name).chunked_array(data)
@@ -54,7 +56,7 @@ def as_array(data: ArrayLike, name: str) -> NDArray[Any]:
     times = _times_of_pandas(getattr(data, "dtype", None))
     if times is not None:
         return np.asarray(data.to_numpy(dtype=times))  # type: ignore[union-attr]
-    return np.asarray(data)
+    return exact_array(data, name)
 
 
 def _first_null(data: Any) -> int:

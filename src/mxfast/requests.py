@@ -243,7 +243,7 @@ def _counted_from(start: int, error: EncodeError) -> EncodeError:
     """The codec counts from the request's first row, the user from the array's."""
     index = start + error.index
     message = str(error).replace(f"[{error.index}]", f"[{index}]", 1)
-    return EncodeError(message, index, error.value)
+    return type(error)(message, index, error.value)
 
 
 def check_finite(handles: NDArray[np.int32], values: NDArray[Any]) -> None:
