@@ -9,12 +9,27 @@ cdef object DTYPE_INT64 = np.dtype(np.int64)
 cdef object DTYPE_FLOAT32 = np.dtype(np.float32)
 cdef object DTYPE_FLOAT64 = np.dtype(np.float64)
 cdef object SECOND_UNITS = {"ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
+cdef object FINER = {"ps": 1_000, "fs": 1_000_000, "as": 1_000_000_000}    # a nanosecond has
 cdef int64_t NAT = INT64_MIN
 cdef object ndarray = np.ndarray
 
-# Seconds since 1970 of the years 1 and 9999: what a protobuf Timestamp may hold.
-cdef int64_t FIRST_SECOND = -62135596800
-cdef int64_t LAST_SECOND = 253402300799
+
+def time_bounds():
+    """The first and the last count of each unit of datetime64, as far as it has 64 bits, in
+    the years 1 to 9999: what a protobuf Timestamp may hold."""
+    bounds = {"Y": (1 - 1970, 9999 - 1970), "M": (12 * (1 - 1970), 12 * (10_000 - 1970) - 1)}
+    start, end = -62135596800, 253402300800     # in seconds
+    for unit, seconds in {"W": 604_800, "D": 86_400, "h": 3_600, "m": 60, "s": 1}.items():
+        bounds[unit] = (-(-start // seconds), (end - 1) // seconds)
+    for power, unit in enumerate(("ms", "us", "ns", "ps", "fs", "as"), 1):
+        bounds[unit] = (
+            max(start * 1000**power, -(2**63) + 1),     # the lowest is NaT
+            min(end * 1000**power - 1, 2**63 - 1),
+        )
+    return bounds
+
+
+cdef object TIME_BOUNDS = time_bounds()
 
 
 cdef class Source:
@@ -388,26 +403,21 @@ cdef Times times_of(timestamps, name):
     if bad.any():
         index = int(bad.argmax())
         raise not_a_time(index, array[index], name)
-    if unit in ("Y", "M", "W", "D", "h", "m", "s", "ms", "us"):
-        # Bounds in the array's own unit: a conversion of something outside would wrap around.
-        first = np.datetime64(FIRST_SECOND, "s").astype(array.dtype)
-        last = np.datetime64(LAST_SECOND, "s").astype(array.dtype)
+    if unit != "ns" or count > 1:       # the usual one, of which none is outside
+        first, last = TIME_BOUNDS[unit]
+        # In the array's own unit: a conversion of something outside would wrap around.
+        first, last = np.array([-(-first // count), last // count]).astype(array.dtype)
         bad = (array < first) | (array > last)
         if bad.any():
             index = int(bad.argmax())
-            value = array[index]
-            raise EncodeError(
-                f"{name}[{index}] is {short(value)}: a timestamp lies in the years 1 to 9999",
-                index,
-                value,
-            )
+            raise out_of_years(index, array[index], name)
     if unit in SECOND_UNITS:
         times.per_second = SECOND_UNITS[unit]
         array = array.astype(f"datetime64[{unit}]", order="C", copy=False)
-    elif unit in ("ps", "fs", "as"):
-        # Finer than the wire: whole nanoseconds stay, the rest is cut off.
+    elif unit in FINER:
+        # Whole nanoseconds stay, the rest is cut off. Not by numpy: it wraps around at the end.
         times.per_second = 1_000_000_000
-        array = array.astype("datetime64[ns]", order="C")
+        array = array.astype(f"datetime64[{unit}]").astype(np.int64) // FINER[unit]
     else:
         times.per_second = 1
         array = array.astype("datetime64[s]", order="C", copy=False)
