@@ -129,6 +129,7 @@ async def test_flush_waits_for_what_was_put_before_only(
     [
         ([1, 2], [1.0], ValueError, "2 item handles but 1 values"),
         ([1, 2], [1.0, np.nan], EncodeError, r"values\[1\] is nan \(item handle 2\)"),
+        ([1], [2**53 + 1], EncodeError, r"values\[0\] is 9007199254740993, which"),
         ([1], [1j], TypeError, r"values\[0\] is a complex: 1j"),
         ([1.5], [1.0], TypeError, r"item_handles\[0\] is 1.5"),
         ([2**31], [1.0], ValueError, r"item_handles\[0\]"),

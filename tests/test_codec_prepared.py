@@ -4,10 +4,11 @@ import threading
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from mxfast import codec
+from mxfast._generated import mxaccess_gateway_pb2 as pb
 from tests import wire
 
 DTYPES = ["float64", "float32", "bool"]
@@ -133,3 +134,24 @@ def test_threads_that_share_a_prepared_write():
     for thread in threads:
         thread.join()
     assert wrong == []
+
+
+BIG = st.integers(-(2**63), 2**63 - 1) | st.integers(2**53 - 2, 2**53 + 2)
+
+
+@given(st.lists(BIG, min_size=1, max_size=9))
+@example([2**63 - 1])  # as a float it is beyond the integers
+def test_integers_among_floats_arrive_or_are_named(numbers):
+    prepared = codec.PreparedWriteBulk("s", 1, np.arange(1, len(numbers) + 1))
+    lost = [index for index, number in enumerate(numbers) if int(float(number)) != number]
+    unsigned = [np.uint64] * (min(numbers) >= 0)
+    for dtype in (np.int64, *unsigned):
+        values = np.array(numbers, dtype)
+        if lost:
+            with pytest.raises(codec.EncodeError, match=rf"values\[{lost[0]}\] is ") as caught:
+                prepared.encode(values)
+            assert (caught.value.index, caught.value.value) == (lost[0], numbers[lost[0]])
+        else:
+            request = pb.MxCommandRequest.FromString(prepared.encode(values))
+            sent = [entry.value.double_value for entry in request.command.write_bulk.entries]
+            assert [int(number) for number in sent] == numbers

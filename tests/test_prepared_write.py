@@ -97,6 +97,7 @@ async def test_values_that_convert_safely(scripted_session: Session, writes: Wri
         ("i4", np.array([1, 2], "i8"), TypeError, "int64 do not fit in int32"),
         ("?", [1, 2], TypeError, "do not fit in bool"),
         ("f8", ["a", "b"], TypeError, "do not fit"),
+        ("f8", np.array([1, 2**53 + 1]), EncodeError, r"values\[1\] is 9007199254740993, which"),
         ("f8", np.ma.array([1.0, 2.0], mask=[True, False]), TypeError, "masked"),
     ],
 )

@@ -150,7 +150,7 @@ cdef class PreparedWriteBulk:
         Parameters
         ----------
         values : array_like of the prepared dtype, shape (n,)
-            Other real numbers are converted where numpy calls that safe.
+            Other real numbers are converted where that loses nothing.
         correlation_id : str, optional
             This request's own, as long in UTF-8 as the prepared one, which it is without.
 
@@ -163,7 +163,8 @@ cdef class PreparedWriteBulk:
         Raises
         ------
         EncodeError
-            A value is not finite; nothing of an earlier request was changed.
+            A value is not finite, or an integer that no float is; nothing of an earlier
+            request was changed.
         TypeError, ValueError
             A dtype or shape that does not fit.
         RuntimeError
@@ -173,9 +174,7 @@ cdef class PreparedWriteBulk:
         if array.ndim != 1 or len(array) != self.handles.size:
             raise ValueError(f"values must have shape ({self.handles.size},), not {array.shape}")
         if array.dtype is not self.dtype:
-            if not np.can_cast(array.dtype, self.dtype, "safe"):
-                raise TypeError(f"values of dtype {array.dtype} do not fit in {self.dtype}")
-            array = array.astype(self.dtype)
+            array = in_dtype(array, self.dtype, "values")
         cdef bytes correlation = self.correlation
         if correlation_id is not None:
             correlation = as_utf8(correlation_id, "correlation_id")

@@ -94,6 +94,42 @@ def exact_array(data, name):
     return plain_array(data, name)
 
 
+def in_dtype(array, dtype, name):
+    """Return an array in a dtype, where that loses nothing.
+
+    Parameters
+    ----------
+    array : ndarray, shape (n,)
+    dtype : dtype
+        bool, an integer or a float.
+    name : str
+        What it is, for errors.
+
+    Raises
+    ------
+    TypeError
+        numpy does not call the conversion safe, or the array is masked.
+    EncodeError
+        An integer that is no float of that dtype.
+    """
+    if isinstance(array, np.ma.MaskedArray):
+        raise TypeError(f"{name} is a masked array: fill or drop what is masked first")
+    if not np.can_cast(array.dtype, dtype, "safe"):
+        raise TypeError(f"{name} of dtype {array.dtype} do not fit in {dtype}")
+    if dtype.kind == "f" and array.dtype.kind in "iu" and array.dtype.itemsize == 8:
+        # Safe to numpy, although a float64 has 53 bits for an integer.
+        for index in np.flatnonzero((array > 2**53) | (array < -(2**53))).tolist():
+            number = int(array[index])
+            if int(float(number)) != number:
+                raise EncodeError(
+                    f"{name}[{index}] is {number}, which no {dtype} is: prepare int64, or round "
+                    "it yourself",
+                    index,
+                    number,
+                )
+    return array.astype(dtype, copy=False)
+
+
 cdef Source source_of(array, name):
     cdef Source source = Source.__new__(Source)
     dtype = array.dtype

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
+from mxfast.codec import in_dtype
 from mxfast.errors import MxGatewayError
 from mxfast.outcomes import Outcome, WriteResult
 from mxfast.requests import (
@@ -14,7 +15,6 @@ from mxfast.requests import (
     as_handles,
     as_plain_dtype,
     check_finite,
-    in_dtype,
 )
 from mxfast.slots import Slots
 from mxfast.threads import run_by_size
@@ -108,7 +108,7 @@ class BulkWriter:
         item_handles : array of int, shape (n,)
             Of an item that appears more than once the last value counts.
         values : array of the writer's dtype, shape (n,)
-            Other real numbers are converted where numpy calls that safe. Copied.
+            Other real numbers are converted where that loses nothing. Copied.
 
         Raises
         ------
@@ -124,7 +124,7 @@ class BulkWriter:
         if self._closed or self._task.done():
             raise RuntimeError("the bulk writer is closed")
         handles = as_handles(item_handles)
-        column = in_dtype(as_column(values, "values", len(handles)), self._dtype)
+        column = in_dtype(as_column(values, "values", len(handles)), self._dtype, "values")
         check_finite(handles, column)
         if not len(handles):
             return

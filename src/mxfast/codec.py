@@ -33,6 +33,7 @@ from mxfast._codec import (
     encode_write_reply,
     exact_array,
     first_non_finite,
+    in_dtype,
     is_fine_reply,
 )
 
@@ -66,5 +67,6 @@ __all__ = [
     "encode_write_reply",
     "exact_array",
     "first_non_finite",
+    "in_dtype",
     "is_fine_reply",
 ]

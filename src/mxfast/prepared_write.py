@@ -5,6 +5,7 @@ from typing import Any
 
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
+from mxfast.codec import in_dtype
 from mxfast.outcomes import WriteResult
 from mxfast.requests import (
     ArrayRequests,
@@ -13,7 +14,6 @@ from mxfast.requests import (
     as_column,
     as_handles,
     as_plain_dtype,
-    in_dtype,
 )
 from mxfast.threads import run_by_size
 from mxfast.write import ArrayWriter, Progress
@@ -65,7 +65,7 @@ class PreparedWrite:
         Parameters
         ----------
         values : array of the prepared dtype, shape (n,)
-            Other real numbers are converted where numpy calls that safe. Not to be changed
+            Other real numbers are converted where that loses nothing. Not to be changed
             before this returns.
         confirm, on_progress
             As for `Session.write_array`.
@@ -78,7 +78,8 @@ class PreparedWrite:
         Raises
         ------
         TypeError, ValueError
-            A dtype or shape that does not fit, or a value that is not finite (`EncodeError`).
+            A dtype or shape that does not fit, or a value that is not finite, or an integer
+            that no float is (`EncodeError`).
             Nothing was sent.
         MxGatewayError, RuntimeError, asyncio.CancelledError
             As `Session.write_array`.
@@ -96,7 +97,7 @@ class PreparedWrite:
         )
 
     def _requests(self, column: NDArray[Any]) -> Iterator[Request]:
-        column = in_dtype(column, self.dtype)
+        column = in_dtype(column, self.dtype, "values")
         if self._prepared is not None:
             return self._prepared.of(column)
         return ArrayRequests(self._target, self.item_handle, column)

@@ -22,7 +22,6 @@ __all__ = [
     "as_handles",
     "as_plain_dtype",
     "check_finite",
-    "in_dtype",
 ]
 
 T = TypeVar("T")
@@ -277,21 +276,6 @@ def as_plain_dtype(dtype: DTypeLike) -> np.dtype[Any]:
 
 
 _PLAIN = frozenset(map(np.dtype, ("float64", "float32", "int32", "int64", "bool")))
-
-
-def in_dtype(column: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
-    """Return values in a dtype, where that loses nothing.
-
-    Raises
-    ------
-    TypeError
-        It would, or the array is masked.
-    """
-    if isinstance(column, np.ma.MaskedArray):
-        raise TypeError("values is a masked array: fill what is masked first")
-    if not np.can_cast(column.dtype, dtype, "safe"):
-        raise TypeError(f"values of dtype {column.dtype} do not fit in {dtype}")
-    return column.astype(dtype, copy=False)
 
 
 def as_handles(item_handles: ArrayLike) -> NDArray[np.int32]:
