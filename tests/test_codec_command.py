@@ -91,9 +91,18 @@ def test_every_command_of_plain_fields_is_what_the_runtime_makes_of_it(data: Any
     assert request == expected
 
 
-@pytest.mark.parametrize("field", [1.5, True, None, b"", (1,), [1], ["a", 1], pb.MxValue()])
+@pytest.mark.parametrize("field", [1.5, True, None, bytearray(), (1,), [1], ["a", 1], pb.MxValue()])
 def test_fields_that_are_not_plain_are_left_to_the_general_way(field: Any) -> None:
     assert codec.encode_fields({"field": 1}, {"field": field}) is None
+
+
+def test_bytes_are_a_message() -> None:
+    value = to_mx_value(2.5)
+    numbers = {"item_handle": 2, "value": 3, "user_id": 4}
+    for message in (value, pb.MxValue()):
+        fields = {"item_handle": 7, "value": message.SerializeToString(), "user_id": 0}
+        expected = pb.WriteCommand(item_handle=7, value=message)
+        assert codec.encode_fields(numbers, fields) == expected.SerializeToString()
 
 
 statuses = st.builds(pb.MxStatusProxy, success=st.integers(-1, 1), category=st.integers(0, 12))

@@ -101,8 +101,9 @@ def encode_fields(numbers, fields):
     ----------
     numbers : dict of str to int
         The number of each field.
-    fields : dict of str to int, str or list of str
-        What the fields hold; an int is an int32, a uint32 or an enum.
+    fields : dict of str to int, str, bytes or list of str
+        What the fields hold, in the order of their numbers; an int is an int32, a uint32 or
+        an enum, bytes are a message.
 
     Returns
     -------
@@ -118,22 +119,23 @@ def encode_fields(numbers, fields):
                 parts.append(as_varint(value))
         elif type(value) is str:
             if value:
-                add_string(parts, number, value)
+                add_bytes(parts, number, (<str> value).encode())
+        elif type(value) is bytes:
+            add_bytes(parts, number, value)
         elif type(value) is list:
             for each in <list> value:
                 if type(each) is not str:
                     return None
-                add_string(parts, number, each)
+                add_bytes(parts, number, (<str> each).encode())
         else:
             return None
     return b"".join(parts)
 
 
-cdef int add_string(list parts, number, str text) except -1:
-    cdef bytes utf8 = text.encode()
+cdef int add_bytes(list parts, number, bytes data) except -1:
     parts.append(as_varint(number << 3 | WIRE_LENGTH))
-    parts.append(as_varint(len(utf8)))
-    parts.append(utf8)
+    parts.append(as_varint(len(data)))
+    parts.append(data)
     return 0
 
 

@@ -277,6 +277,8 @@ def resolved(given: "ArrayLike | Items", server_handle: int, by_tag: HandlesByTa
         return _handles_of_items(given, server_handle)
     if isinstance(given, str):
         raise TypeError(f"item_handles is one str, {shown(given)}: give a list of tags")
+    if isinstance(given, (list, tuple)) and not (given and isinstance(given[0], str)):
+        return given  # not listed again: there may be a million
     tags = column_of_objects(given, "item_handles")
     if not tags or not isinstance(tags[0], str):
         return given

@@ -12,7 +12,8 @@ from mxfast.codec import encode_write
 from mxfast.commands import Command, CommandSender
 from mxfast.contract import mxaccess_gateway as pb
 from mxfast.errors import MxGatewayError
-from mxfast.values import to_mx_sparse_array, to_mx_value
+from mxfast.threads import rows_of, run_by_size
+from mxfast.values import mx_value_bytes, to_mx_sparse_array
 
 
 class MxAccessCommands:
@@ -241,7 +242,7 @@ class MxAccessCommands:
         if request is not None:
             await sender.exchange(commands.WRITE, request, item=(server, item_handle))
             return
-        fields = _by_user(user_id, to_mx_value(value))
+        fields = {"value": await _encoded(value), "user_id": integer(user_id, "user_id")}
         await sender.run_on_item(commands.WRITE, server, item_handle, fields)
 
     async def write2(
@@ -253,8 +254,11 @@ class MxAccessCommands:
         user_id: int = 0,
     ) -> None:
         """Write one value with its own timestamp, a datetime or datetime64; see `write`."""
-        fields = _by_user(user_id, to_mx_value(value))
-        fields["timestamp_value"] = to_mx_value(timestamp_value)
+        fields = {
+            "value": await _encoded(value),
+            "timestamp_value": mx_value_bytes(timestamp_value),
+            "user_id": integer(user_id, "user_id"),
+        }
         await self._commands.run_on_item(commands.WRITE2, server_handle, item_handle, fields)
 
     async def write_secured(
@@ -284,7 +288,7 @@ class MxAccessCommands:
         TypeError, ValueError
             The value cannot be written; nothing was sent.
         """
-        fields = _by_users(current_user_id, verifier_user_id, value)
+        fields = _by_users(current_user_id, verifier_user_id, await _encoded(value))
         await self._commands.run_on_item(commands.WRITE_SECURED, server_handle, item_handle, fields)
 
     async def write_secured2(  # noqa: PLR0917 - as MXAccess has them
@@ -300,8 +304,8 @@ class MxAccessCommands:
 
         See `write_secured` and `write2`.
         """
-        fields = _by_users(current_user_id, verifier_user_id, value)
-        fields["timestamp_value"] = to_mx_value(timestamp_value)
+        fields = _by_users(current_user_id, verifier_user_id, await _encoded(value))
+        fields["timestamp_value"] = mx_value_bytes(timestamp_value)
         await self._commands.run_on_item(
             commands.WRITE_SECURED2, server_handle, item_handle, fields
         )
@@ -341,7 +345,10 @@ class MxAccessCommands:
             An element that cannot be written, an index out of range or given twice;
             nothing was sent.
         """
-        fields = _by_user(user_id, to_mx_sparse_array(element_data_type, total_length, elements))
+        fields = {
+            "value": to_mx_sparse_array(element_data_type, total_length, elements),
+            "user_id": integer(user_id, "user_id"),
+        }
         await self._commands.run_on_item(commands.WRITE, server_handle, item_handle, fields)
 
     # ------------------------------------------------------------ bulk commands
@@ -551,17 +558,17 @@ def _key(server_handle: int, item_handle: int) -> tuple[int, int]:
     return operator.index(server_handle), operator.index(item_handle)
 
 
-def _by_user(user_id: int, value: pb.MxValue) -> dict[str, Any]:
-    """Return the fields of a plain write, each checked."""
-    return {"value": value, "user_id": integer(user_id, "user_id")}
+async def _encoded(value: Any) -> bytes:
+    """Return the bytes of a value's message, made in a thread where it is a large array."""
+    return await run_by_size(rows_of(value), mx_value_bytes, value)
 
 
-def _by_users(current_user_id: int, verifier_user_id: int, value: Any) -> dict[str, Any]:
+def _by_users(current_user_id: int, verifier_user_id: int, value: bytes) -> dict[str, Any]:
     """Return the fields of a secured write, each checked."""
     return {
         "current_user_id": integer(current_user_id, "current_user_id"),
         "verifier_user_id": integer(verifier_user_id, "verifier_user_id"),
-        "value": to_mx_value(value),
+        "value": value,
     }
 
 

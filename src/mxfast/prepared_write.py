@@ -1,9 +1,8 @@
 """Writes of the same items again and again."""
 
 from collections.abc import Iterator
-from typing import Any
 
-from numpy.typing import ArrayLike, DTypeLike, NDArray
+from numpy.typing import ArrayLike, DTypeLike
 
 from mxfast.codec import in_dtype
 from mxfast.outcomes import WriteResult
@@ -15,7 +14,7 @@ from mxfast.requests import (
     as_handles,
     as_plain_dtype,
 )
-from mxfast.threads import run_by_size
+from mxfast.threads import rows_of, run_by_size
 from mxfast.write import ArrayWriter, Progress
 
 __all__ = ["PreparedWrite"]
@@ -85,8 +84,7 @@ class PreparedWrite:
             As `Session.write_array`.
         """
         self._writer.require_session(self._target.session_id, _OPERATION)
-        column = as_column(values, "values", len(self))
-        requests = await run_by_size(len(self), self._requests, column)
+        requests = await run_by_size(rows_of(values), self._requests, values)
         return await self._writer.send(
             self._server_handle,
             self.item_handle,
@@ -96,8 +94,8 @@ class PreparedWrite:
             operation=_OPERATION,
         )
 
-    def _requests(self, column: NDArray[Any]) -> Iterator[Request]:
-        column = in_dtype(column, self.dtype, "values")
+    def _requests(self, values: ArrayLike) -> Iterator[Request]:
+        column = in_dtype(as_column(values, "values", len(self)), self.dtype, "values")
         if self._prepared is not None:
             return self._prepared.of(column)
         return ArrayRequests(self._target, self.item_handle, column)

@@ -16,7 +16,7 @@ from mxfast.checks import in_range, shown
 from mxfast.codec import encode_value, exact_array
 from mxfast.contract import mxaccess_gateway as pb
 
-__all__ = ["from_mx_value", "to_mx_sparse_array", "to_mx_value"]
+__all__ = ["from_mx_value", "mx_value_bytes", "to_mx_sparse_array", "to_mx_value"]
 
 
 class _Variant(NamedTuple):

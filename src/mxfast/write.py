@@ -34,7 +34,7 @@ from mxfast.requests import (
     as_column,
     as_handles,
 )
-from mxfast.threads import run_by_size
+from mxfast.threads import rows_of, run_by_size
 
 __all__ = ["ArrayWriter", "Progress"]
 
@@ -84,16 +84,17 @@ class ArrayWriter:
         self.commands.require_open(operation)
         target = self.target(server_handle, user_id, secured_by)
 
-        def checked() -> tuple[NDArray[np.int32], ArrayRequests]:
+        def checked() -> tuple[NDArray[np.int32], ArrayRequests, int]:
             handles = as_handles(item_handles)
             column = as_column(values, "values", len(handles))
             times = (
                 None if timestamps is None else as_column(timestamps, "timestamps", len(handles))
             )
-            return handles, ArrayRequests(target, handles, column, times)
+            requests = ArrayRequests(target, handles, column, times)
+            return handles, requests, rows_of(column) // max(len(column), 1)
 
-        rows = values.size if isinstance(values, np.ndarray) else 0
-        handles, requests = await run_by_size(rows, checked)
+        rows = max(map(rows_of, (item_handles, values, timestamps)))
+        handles, requests, row_work = await run_by_size(rows, checked)
         return await self.send(
             server_handle,
             handles,
@@ -101,6 +102,7 @@ class ArrayWriter:
             confirm=confirm,
             on_progress=on_progress,
             operation=operation,
+            row_work=row_work,
         )
 
     def require_session(self, session_id: str, operation: str) -> None:
@@ -142,8 +144,12 @@ class ArrayWriter:
         operation: str,
         confirm: float | None = None,
         on_progress: Progress | None = None,
+        row_work: int = 1,
     ) -> WriteResult:
-        """Send the requests that write these items, and return the outcomes."""
+        """Send the requests that write these items, and return the outcomes.
+
+        ``row_work`` is how long it takes to encode a row; a row of numbers takes 1.
+        """
         completions = self.completions
         if completions is not None and completions.has_ended:
             completions = None
@@ -156,6 +162,7 @@ class ArrayWriter:
             requests=requests,
             operation=operation,
             seconds=seconds,
+            row_work=row_work,
         )
         if seconds is None:
             return await run.send(on_progress)
@@ -187,8 +194,10 @@ class _Run:
         requests: Iterator[Request],
         operation: str,
         seconds: float | None,
+        row_work: int,
     ) -> None:
         self._seconds = seconds
+        self._row_work = row_work
         self._commands = commands
         self._transport = commands.transport
         self._completions = completions
@@ -257,7 +266,7 @@ class _Run:
     async def _encoded_next(self, start: int) -> Request | None:
         """Encode the next request, of about as many rows as the limits permit."""
         rows = min(self._commands.options.max_bulk_items, len(self._handles) - start)
-        return await run_by_size(rows, next, self._requests, None)
+        return await run_by_size(rows * self._row_work, next, self._requests, None)
 
     async def _room(self, request: Request) -> None:
         if self._completions is not None:
