@@ -23,13 +23,28 @@ cdef object family_of(kind):
     return next((name for name, kinds in FAMILIES.items() if issubclass(kind, kinds)), None)
 
 
+cdef enum:
+    PIECE = 10_000      # elements that are worked on before other threads may run
+
+
+cdef inline int let_others_run() except -1:
+    # Whoever waits for the GIL gets it here: the event loop, while a thread takes a long list.
+    with nogil:
+        pass
+    return 0
+
+
 cdef object array_of_list(list elements, name):
     """Return an array of elements that are equal to those of a list, which may be nested."""
     cdef tuple shape
     elements, shape = flattened(elements, name)
     if not elements:
         return np.empty(shape)
-    cdef set kinds = set(map(type, elements))
+    cdef set kinds = set()
+    cdef Py_ssize_t start
+    for start in range(0, len(elements), PIECE):
+        kinds.update(map(type, elements[start : start + PIECE]))
+        let_others_run()
     cdef set families = {family_of(kind) for kind in kinds}
     if kinds == {ndarray} and len({element.dtype for element in elements}) == 1:
         return np.array(elements)
@@ -39,35 +54,51 @@ cdef object array_of_list(list elements, name):
     if families == {"datetime"}:
         array = times_of_list(elements, name)
     elif families == {"str"}:
-        array = objects(elements)
+        array = filled(elements, object)
     elif families == {"bytes"}:
-        array = objects([bytes(element) for element in elements] if bytearray in kinds else elements)
+        if bytearray in kinds:
+            elements = [bytes(element) for element in elements]
+        array = filled(elements, object)
     elif len(kinds) == 1 and issubclass(kind, np.generic):
-        array = np.array(elements)          # numpy's own numbers keep their width
+        array = filled(elements, kind)      # numpy's own numbers keep their width
     elif families == {"bool"}:
-        array = np.array(elements, np.bool_)
+        array = filled(elements, np.bool_)
     elif families == {"int"}:
         array = integers_of_list(elements, kinds, name)
     else:
         if "int" in families:
             check_exact(elements, name)
-        array = np.array(elements, np.float64)
+        array = filled(elements, np.float64)
     return array.reshape(shape)
+
+
+cdef object filled(list elements, dtype):
+    array = np.empty(len(elements), dtype)
+    cdef Py_ssize_t start
+    for start in range(0, len(elements), PIECE):
+        array[start : start + PIECE] = elements[start : start + PIECE]
+        let_others_run()
+    return array
 
 
 cdef tuple flattened(list elements, name):
     """The elements of nested lists and tuples in C order, and their shape."""
     cdef list shape = [len(elements)]
     cdef Py_ssize_t length, index
+    cdef list flat
     while elements and isinstance(elements[0], (list, tuple)):
         length = len(elements[0])
+        flat = []
         for index, row in enumerate(elements):
             if not isinstance(row, (list, tuple)) or len(row) != length:
                 raise ValueError(
                     f"{name} has rows of different lengths: row 0 has {length} elements, "
                     f"row {index} is {short(repr(row))}"
                 )
-        elements = [element for row in elements for element in row]
+            flat.extend(row)
+            if index % PIECE == 0:
+                let_others_run()
+        elements = flat
         shape.append(length)
     return elements, tuple(shape)
 
@@ -86,18 +117,12 @@ cdef object odd_element(list elements, set families, name):
             )
 
 
-cdef object objects(list elements):
-    array = np.empty(len(elements), object)
-    array[:] = elements
-    return array
-
-
 cdef object integers_of_list(list elements, set kinds, name):
     """An array of int32 where all fit, else of int64."""
     if kinds != {int}:
         elements = [int(element) for element in elements]
     try:
-        array = np.array(elements, np.int64)
+        array = filled(elements, np.int64)
     except OverflowError:
         for index, number in enumerate(elements):
             if not INT64_MIN <= number <= INT64_MAX:
@@ -117,7 +142,10 @@ cdef object too_wide(index, number, name):
 
 cdef int check_exact(list elements, name) except -1:
     """Raise where an integer among floats is none of them."""
+    cdef Py_ssize_t index
     for index, element in enumerate(elements):
+        if index % PIECE == 0:
+            let_others_run()
         if isinstance(element, (int, np.integer)):
             number = int(element)
             try:
@@ -135,11 +163,19 @@ cdef int check_exact(list elements, name) except -1:
 
 
 cdef object times_of_list(list elements, name):
-    cdef list times = [time_of_element(i, element, name) for i, element in enumerate(elements)]
-    array = np.array(times)
-    if len({time.dtype for time in times}) > 1:
+    cdef list times = []
+    cdef Py_ssize_t index
+    for index, element in enumerate(elements):
+        if index % PIECE == 0:
+            let_others_run()
+        times.append(time_of_element(index, element, name))
+    cdef set dtypes = {time.dtype for time in times}
+    array = filled(times, np.result_type(*dtypes))
+    if len(dtypes) > 1:
         # One unit for all is the finest, in which a distant time wraps around.
         for index, time in enumerate(times):
+            if index % PIECE == 0:
+                let_others_run()
             if array[index].astype(time.dtype) != time:
                 raise EncodeError(
                     f"{name}[{index}] is {short(time)}: {array.dtype}, which others need, cannot "

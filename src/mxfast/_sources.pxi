@@ -164,7 +164,7 @@ cdef Source source_of(array, name):
         take_fixed_bytes(source, array, strip=code == "S")
         return source
     elif code == "O" or code == "T":
-        take_objects(source, array.astype(object).reshape(-1), dtype, name)
+        take_objects(source, array.astype(object, copy=False).reshape(-1), dtype, name)
         return source
     else:
         raise unwritable(dtype, name)
@@ -318,6 +318,8 @@ cdef int take_objects(Source source, array, dtype, name) except -1:
     source.array = objects
     source.kind = KIND_RAW if objects and isinstance(objects[0], bytes) else KIND_STRING
     for i, element in enumerate(objects):
+        if i % PIECE == PIECE - 1:
+            let_others_run()
         if source.kind == KIND_RAW and isinstance(element, bytes):
             source.spans[i].data = <const uint8_t*> PyBytes_AS_STRING(element)
             source.spans[i].size = PyBytes_GET_SIZE(element)
