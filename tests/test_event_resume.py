@@ -16,6 +16,7 @@ from mxfast import (
     MxGatewaySessionError,
     MxGatewaySessionLostError,
     Session,
+    reader,
     recovery,
 )
 from mxfast.contract import mxaccess_gateway as pb
@@ -321,8 +322,13 @@ async def test_subscriber_that_the_gateway_still_believes_in(
 
 @pytest.mark.parametrize("code", [grpc.StatusCode.INTERNAL, grpc.StatusCode.RESOURCE_EXHAUSTED])
 async def test_fault_without_any_event_is_not_tried_for_ever(
-    answering: ScriptedGateway, scripted_session: Session, feed: Feed, code: grpc.StatusCode
+    answering: ScriptedGateway,
+    scripted_session: Session,
+    feed: Feed,
+    code: grpc.StatusCode,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(recovery, "WORKING", 3600)
     feed.put(event(1))
     feed.end(code)
     feed.end(code)
@@ -331,6 +337,53 @@ async def test_fault_without_any_event_is_not_tried_for_ever(
     with pytest.raises(Exception, match=code.name):
         await anext(events)
     assert len(feed.requests) == 2
+
+
+@pytest.mark.parametrize("code", [grpc.StatusCode.INTERNAL, grpc.StatusCode.CANCELLED])
+async def test_cut_of_a_quiet_stream_is_survived(
+    answering: ScriptedGateway,
+    scripted_session: Session,
+    feed: Feed,
+    code: grpc.StatusCode,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It has been open for a while, though no event came."""
+    monkeypatch.setattr(recovery, "WORKING", 0)
+    async with scripted_session.event_batches() as events:
+        feed.end(code)
+        feed.end(code)
+        feed.put(event(1))
+        batches = await taken(events, 1)
+    assert sequences(batches) == [1]
+    assert batches[0].gap
+    assert len(feed.requests) == 3
+
+
+@pytest.mark.parametrize(("quiet", "attempts"), [(0, [0, 0, 0]), (3600, [0, 1, 2])])
+async def test_pauses_begin_anew_after_a_stream_that_worked_for_long(
+    answering: ScriptedGateway,
+    scripted_session: Session,
+    feed: Feed,
+    *,
+    quiet: int,
+    attempts: list[int],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Also where no event came in the meantime."""
+    seen: list[int] = []
+
+    def pause_before(attempt: int) -> float:
+        seen.append(attempt)
+        return 0.0
+
+    monkeypatch.setattr(reader, "pause_before", pause_before)
+    monkeypatch.setattr(recovery, "LONGEST_PAUSE", quiet)
+    async with scripted_session.event_batches() as events:
+        for _ in range(3):
+            feed.end(grpc.StatusCode.UNAVAILABLE)
+        feed.put(event(1))
+        await taken(events, 1)
+    assert seen == attempts
 
 
 @pytest.mark.parametrize(

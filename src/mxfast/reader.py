@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 
+from mxfast import recovery
 from mxfast.codec import DecodeError, decode_events
 from mxfast.commands import CommandSender
 from mxfast.errors import (
@@ -58,7 +59,8 @@ class EventReader:
         self._continuing = resume and after_worker_sequence > 0
         self._lost_unseen = False  # nothing to continue from: something may be missing
         self._last: list[bytes] = []  # what arrived last, on this stream
-        self._attempts = 0  # to open the stream since the last event
+        self._attempts = 0  # to open the stream since it last worked
+        self._open_since: float | None = None
         self._reopened = False
         self._stream = link.open(after_worker_sequence)
         self.task = asyncio.create_task(self._run(), name="mxfast event reader")
@@ -131,12 +133,15 @@ class EventReader:
 
     async def _read(self) -> None:
         """Deliver what the stream brings until it ends."""
+        self._open_since = None
         if self._lost_unseen:
             await attached(self._stream.opened())
             for queue in self._queues:
                 queue.mark_gap()
             await self._read_again()
             self._lost_unseen = False
+        await self._stream.opened()
+        self._open_since = asyncio.get_running_loop().time()
         async for arrived in self._stream:
             messages = await self._continued(arrived) if self._continuing else arrived
             self._last = arrived  # not before: reading again may fail, and then none is delivered
@@ -212,11 +217,14 @@ class EventReader:
         MxGatewayError
             What leaves no hope.
         """
-        had_events = bool(self._last)
+        had_events, seconds = bool(self._last), self._seconds_open()
         if had_events:
             self._note_position()
-            self._last, self._attempts = [], 0
-        if not breaks_off(failure, had_events=had_events, reopened=self._reopened):
+            self._last = []
+        if had_events or seconds >= recovery.LONGEST_PAUSE:
+            self._attempts = 0
+        worked = had_events or seconds >= recovery.WORKING
+        if not breaks_off(failure, worked=worked, reopened=self._reopened):
             if not is_lost(failure):
                 raise failure
             await self._replace_session(failure)
@@ -238,6 +246,11 @@ class EventReader:
                 self._continuing = self._after > 0
                 self._lost_unseen = not self._continuing
             return
+
+    def _seconds_open(self) -> float:
+        if self._open_since is None:
+            return 0.0
+        return asyncio.get_running_loop().time() - self._open_since
 
     async def _pause(self, failure: MxGatewayError) -> None:
         pause = pause_before(self._attempts)

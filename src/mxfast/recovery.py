@@ -31,6 +31,8 @@ _STREAM_EVENTS = GATEWAY_METHODS["StreamEvents"]
 # Seconds (contract notes, Events, consumer reconnect).
 FIRST_PAUSE = 0.5
 LONGEST_PAUSE = 30.0
+# A stream that was open so long has worked, though no event came: a quiet plant has none.
+WORKING = 1.0
 
 # A stream that was open ends with one of these when something on the way to the gateway
 # cuts it, or when the gateway does and leaves the session alive.
@@ -54,16 +56,16 @@ def pause_before(attempt: int) -> float:
     return min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** min(attempt, 30)) * random.uniform(0.5, 1)
 
 
-def breaks_off(error: MxGatewayError, *, had_events: bool, reopened: bool) -> bool:
+def breaks_off(error: MxGatewayError, *, worked: bool, reopened: bool) -> bool:
     """Tell whether a stream's error leaves hope for another attempt.
 
     Parameters
     ----------
     error : MxGatewayError
         The stream's.
-    had_events : bool
-        A message had come since it was opened: otherwise only what `is_temporary` is
-        tried again, or a fault of ours would go round for ever.
+    worked : bool
+        A message had come since it was opened, or it was open for a while: otherwise only
+        what `is_temporary` is tried again, or a fault of ours would go round for ever.
     reopened : bool
         It was not the first one: a gateway that has not noticed yet that the one before is
         gone refuses another subscriber.
@@ -72,7 +74,7 @@ def breaks_off(error: MxGatewayError, *, had_events: bool, reopened: bool) -> bo
         return True
     if error.code is grpc.StatusCode.ALREADY_EXISTS:
         return reopened
-    return had_events and error.code in _CUT
+    return worked and error.code in _CUT
 
 
 def is_temporary(error: MxGatewayError) -> bool:
