@@ -15,6 +15,7 @@ from mxfast import (
     GatewayClient,
     MxAccessError,
     MxGatewayAuthorizationError,
+    MxGatewayConnectionError,
     Outcome,
     Session,
     confirm,
@@ -48,7 +49,7 @@ class Plant(Writes):
     def __init__(self) -> None:
         super().__init__()
         self.complete: Callable[[list[int]], Iterable[bytes]] = lambda items: map(event, items)
-        self.events: asyncio.Queue[bytes | None] = asyncio.Queue()
+        self.events: asyncio.Queue[bytes | grpc.StatusCode | None] = asyncio.Queue()
 
     async def invoke(self, request: bytes, context: Context) -> bytes:
         command = pb.MxCommandRequest.FromString(request).command
@@ -66,13 +67,16 @@ class Plant(Writes):
         self.tell(self.complete([row.item_handle for row in rows if row.was_successful]))
         return reply
 
-    def tell(self, events: Iterable[bytes | None]) -> None:
+    def tell(self, events: Iterable[bytes | grpc.StatusCode | None]) -> None:
         for each in events:
             self.events.put_nowait(each)
 
     async def stream(self, request: bytes, context: Context) -> AsyncIterator[bytes]:
         while (message := await self.events.get()) is not None:
-            yield message
+            if isinstance(message, grpc.StatusCode):
+                await context.abort(message, "by script")
+            else:
+                yield message
 
 
 @pytest.fixture
@@ -188,11 +192,49 @@ async def test_without_a_stream(scripted_session: Session, plant: Plant, how: st
         else:
             del stream
         async with asyncio.timeout(10):
-            while not scripted_session._writer.completions.has_ended:  # type: ignore[union-attr]  # noqa: ASYNC110
+            while scripted_session._writer.completions is not None:  # noqa: ASYNC110
                 await asyncio.sleep(0.002)  # the reader task ends a little later
     with pytest.raises(RuntimeError, match=r"open event stream .* call event_batches\(\)"):
         await scripted_session.write_array(1, [1], [1.0], confirm=1)
     assert not plant.requests
+
+
+async def test_a_stream_opened_as_soon_as_another_fails_confirms(
+    scripted_session: Session, plant: Plant
+) -> None:
+    failing = scripted_session.event_batches(resume=False)
+
+    async def open_another() -> EventStream:
+        with pytest.raises(MxGatewayConnectionError):
+            async for _ in failing:
+                pass
+        return scripted_session.event_batches()
+
+    opening = asyncio.create_task(open_another())
+    await scripted_session.write_array(1, [1], [1.0], confirm=LONG)
+    plant.tell([grpc.StatusCode.UNAVAILABLE])
+    async with await opening:
+        result = await scripted_session.write_array(1, [1], [2.0], confirm=LONG)
+    assert result.outcome.tolist() == [COMPLETED]
+
+
+async def test_another_open_stream_confirms_when_one_ends() -> None:
+    async with (
+        SimulatedGateway(max_event_subscribers=3) as gateway,
+        await GatewayClient.connect(
+            endpoint=gateway.endpoint, api_key=gateway.api_key, plaintext=True
+        ) as client,
+        await client.open_session() as session,
+    ):
+        server = await session.register("x")
+        item = await session.add_item(server, "A.B")
+        streams = [session.event_batches() for _ in range(3)]
+        for stream in (streams[1], streams[0], streams[2]):
+            result = await session.write_array(server, [item], [1.0], confirm=LONG)
+            assert result.outcome.tolist() == [COMPLETED]
+            await stream.aclose()
+        with pytest.raises(RuntimeError, match="open event stream"):
+            await session.write_array(server, [item], [1.0], confirm=LONG)
 
 
 # ---------------------------------------------------------------- what the completes say

@@ -93,6 +93,7 @@ class EventReader:
     def listen(self, listener: Listener) -> Callable[[], None]:
         """Have a listener hear all that comes; see `EventStream.listen`."""
         self._listener = listener
+        # The task says so itself, unless it is cancelled before it ran.
         self.task.add_done_callback(lambda _: listener.ended())
         return self._look_for_room
 
@@ -108,6 +109,8 @@ class EventReader:
         except Exception as error:  # whatever it is, the consumers see it
             self._error = error
         finally:
+            if self._listener is not None:
+                self._listener.ended()  # before a consumer can hear of it and open another stream
             for queue in self._queues:
                 queue.end(self._error)
             await self._stream.aclose()

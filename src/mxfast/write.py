@@ -58,14 +58,18 @@ class ArrayWriter:
 
     def __init__(self, commands: CommandSender) -> None:
         self.commands = commands
-        self.completions: Completions | None = None
-        """Those of the session's newest event stream."""
+        self._listening: list[Completions] = []  # one a stream; each may have ended since
+
+    @property
+    def completions(self) -> Completions | None:
+        """Those of the session's open event stream, the oldest of several."""
+        return next((each for each in self._listening if not each.has_ended), None)
 
     def listen_to(self, stream: EventStream) -> None:
-        """Confirm writes by this stream from now on."""
-        if self.completions is None or self.completions.has_ended:
-            self.completions = Completions()
-            self.completions.on_urgent = stream.listen(self.completions)
+        """Confirm writes by this stream, from when no older one is open."""
+        completions = Completions()
+        completions.on_urgent = stream.listen(completions)
+        self._listening = [each for each in self._listening if not each.has_ended] + [completions]
 
     async def write(
         self,
@@ -151,8 +155,6 @@ class ArrayWriter:
         ``row_work`` is how long it takes to encode a row; a row of numbers takes 1.
         """
         completions = self.completions
-        if completions is not None and completions.has_ended:
-            completions = None
         seconds = None if confirm is None else _seconds(confirm)
         run = _Run(
             self.commands,
