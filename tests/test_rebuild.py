@@ -22,7 +22,7 @@ from mxfast import (
 )
 from mxfast.contract import mxaccess_gateway as pb
 from mxfast.events import EventStream
-from mxfast.simulator import SimulatedGateway
+from mxfast.simulator import SimulatedGateway, faults
 from tests.conftest import Context, ScriptedGateway, ok
 from tests.feed import CHANGE, Feed, event
 from tests.proxy import Proxy
@@ -319,6 +319,102 @@ async def test_tag_that_is_gone_is_named(gateway: SimulatedGateway) -> None:
         assert set(changes.failed) == {"A.Gone", "A.AlsoGone"}
         assert all(changes.failed.values())
         assert repr(changes) == "<HandleChanges of 1 items, 2 failed>"
+
+
+async def test_what_failed_is_tried_again_in_the_next_rebuild(
+    gateway: SimulatedGateway, session: Session
+) -> None:
+    """As when an object is being deployed while the session is built anew."""
+    server, gone = await session.register("x"), await session.register("y")
+    items = await session.subscribe(server, ["Tank1.Level", "Tank2.Level"])
+    relative = await session.add_item2(server, "Flow", "Tank2")
+    await session.advise_supervisory(server, relative)
+    await session.suspend(server, items.handle_of("Tank2.Level"))
+    await session.subscribe(gone, ["Tank2.Other"])
+    lost = [(server, items.handle_of("Tank2.Level")), (server, relative)]
+
+    refusal = gateway.faults.add(faults.RefuseTags(tags="Tank2.*"))
+    changes = await session.rebuild()
+    assert set(changes.failed) == {"Tank2.Level", "Tank2.Flow", "Tank2.Other"}
+    await session.unregister(changes.servers[gone])
+    changes = await session.rebuild()
+    assert set(changes.failed) == {"Tank2.Level", "Tank2.Flow"}
+    assert list(items.failed) == ["Tank2.Level"]
+    gateway.faults.remove(refusal)
+    changes = await session.rebuild()
+
+    assert not changes.failed
+    assert items.ok.all()
+    table = session._commands.handles
+    now, relative_now = (changes.keys[key] for key in lost)
+    assert now == (items.server_handle, items.handle_of("Tank2.Level"))
+    assert table.servers == {now[0]: "x"}
+    assert table.advised == {
+        (now[0], items.handle_of("Tank1.Level")): "advise",
+        now: "advise",
+        relative_now: "advise_supervisory",
+    }
+    assert table.added_by == {relative_now: ("add_item2", "Flow", "Tank2")}
+    assert table.suspended == {now}
+    assert (await session.write_array(items.server_handle, items, [1.0, 2.0])).ok
+    again = (await session.rebuild()).keys
+    assert len(again) == 3, "what was had again is had once"
+
+
+@pytest.mark.parametrize("command", ["advise_item_bulk", "advise_supervisory", "suspend"])
+async def test_item_that_cannot_be_advised_again(
+    scripted: ScriptedGateway, scripted_session: Session, command: str
+) -> None:
+    """It is no item of the new session: nothing would tell that no values come."""
+    handles = itertools.count(1)
+    removed: list[int] = []
+    refuses = False
+
+    async def answer(request: bytes, context: Context) -> bytes:
+        sent = pb.MxCommandRequest.FromString(request).command
+        name = sent.WhichOneof("payload")
+        assert name is not None
+        reply = pb.MxCommandReply(protocol_status=ok())
+        payload: Any = getattr(sent, name)
+        tags = getattr(payload, "tag_addresses", ())
+        items = getattr(payload, "item_handles", [next(handles) for _ in tags])
+        for index, item in enumerate(items):
+            refused = refuses and name == command and index == 1
+            getattr(reply, name).results.add(
+                item_handle=item, was_successful=not refused, error_message="refused" * refused
+            )
+        if name == "remove_item_bulk":
+            removed.extend(items)
+        elif name == "register":
+            reply.register.server_handle = next(handles)
+        elif name == "suspend":
+            reply.suspend.SetInParent()
+        if refuses and name == command and not items:
+            reply.protocol_status.code = pb.PROTOCOL_STATUS_CODE_MXACCESS_FAILURE
+        return reply.SerializeToString()
+
+    scripted.unary["Invoke"] = answer
+    session = scripted_session
+    server = await session.register("x")
+    items = await session.subscribe(server, ["A.B", "A.C", "A.D"])
+    old = items.handle_of("A.C")
+    if command != "advise_item_bulk":
+        await getattr(session, command)(server, old)
+    done = dict(session._commands.handles.advised)
+
+    refuses = True
+    changes = await session.rebuild()
+    assert list(changes.failed) == list(items.failed) == ["A.C"]
+    assert items.ok.tolist() == [True, False, True]
+    assert changes.item_handles(server, [old]).tolist() == [0]
+    assert len(removed) == 1
+    assert len(session._commands.handles.tags) == len(session._commands.handles.advised) == 2
+    refuses = False
+    changes = await session.rebuild()
+    assert items.ok.all()
+    assert changes.keys[server, old] == (items.server_handle, items.handle_of("A.C"))
+    assert sorted(session._commands.handles.advised.values()) == sorted(done.values())
+    assert len(session._commands.handles.suspended) == (command == "suspend")
 
 
 async def rebuilt_as_soon_as_it_can_be(session: Session) -> HandleChanges:

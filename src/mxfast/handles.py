@@ -35,6 +35,9 @@ class HandleTable:
     suspended : set of (int, int)
     intervals : dict of int to int
         Update interval of buffered items, in milliseconds, by server handle.
+    lost : HandleTable or None
+        Items that a rebuild could not have again, with the handles that they had last. They
+        are tried again in the next one.
     """
 
     servers: dict[int, str] = field(default_factory=dict)
@@ -43,6 +46,29 @@ class HandleTable:
     advised: dict[Key, str] = field(default_factory=dict)
     suspended: set[Key] = field(default_factory=set)
     intervals: dict[int, int] = field(default_factory=dict)
+    lost: "HandleTable | None" = None
+
+    def wanted(self) -> "HandleTable":
+        """Return all that is to be done again in a new session."""
+        if self.lost is None:
+            return self
+        return HandleTable(
+            self.servers,
+            self.lost.tags | self.tags,
+            self.lost.added_by | self.added_by,
+            self.lost.advised | self.advised,
+            self.lost.suspended | self.suspended,
+            self.intervals,
+        )
+
+    def part(self, keys: set[Key]) -> "HandleTable":
+        """Return some of the items."""
+        return HandleTable(
+            tags={key: self.tags[key] for key in keys},
+            added_by={key: self.added_by[key] for key in keys & self.added_by.keys()},
+            advised={key: self.advised[key] for key in keys & self.advised.keys()},
+            suspended=self.suspended & keys,
+        )
 
     def subscribed(self, server: int, items: Iterable[int], tags: Iterable[str]) -> None:
         """Note items that were added and advised by tag."""
@@ -94,9 +120,10 @@ class HandleChanges:
     servers : dict of int to int
         New server handle by old.
     keys : dict of (int, int) to (int, int)
-        New (server handle, item handle) by old, of the items that could be added again.
+        New (server handle, item handle) by old, of the items that could be had again.
     failed : dict of str to str
-        Tags that could not be added or advised again, and why.
+        Tags that could not be added or advised again, and why. Each later rebuild tries them
+        again, and what they become then is by the pair that they had last.
     """
 
     def __init__(self) -> None:

@@ -10,7 +10,7 @@ from mxfast.batch import EventBatch
 from mxfast.checks import shown
 from mxfast.commands import CommandSender
 from mxfast.errors import MxAccessError
-from mxfast.handles import HandleChanges
+from mxfast.handles import HandleChanges, Key
 from mxfast.interop import as_array
 
 __all__ = ["Item", "Items"]
@@ -40,14 +40,23 @@ class Binding:
         self.tags = _sealed(tags)
         self.item_handle = _sealed(item_handle)
         self.failed = failed
+        self._lost: dict[int, Key] = {}  # row of what a rebuild lost, and what stood for it
 
     def rebind(self, changes: HandleChanges) -> None:
         """Take the handles of the session that was built in the place of the one before."""
-        had = self.item_handle != 0
-        self.item_handle = _sealed(changes.item_handles(self.server_handle, self.item_handle))
+        before = self.item_handle
+        now = changes.item_handles(self.server_handle, before)
+        for row in np.flatnonzero((before != 0) & (now == 0)).tolist():
+            self._lost[row] = self.server_handle, int(before[row])
+        for row, key in list(self._lost.items()):
+            if key in changes.keys:
+                now[row] = changes.keys[key][1]
+                del self._lost[row]
+            else:
+                tag = self.tags[row]
+                self.failed[tag] = changes.failed.get(tag, "not subscribed in the new session")
+        self.item_handle = _sealed(now)
         self.server_handle = changes.servers.get(self.server_handle, self.server_handle)
-        for tag in self.tags[had & (self.item_handle == 0)]:
-            self.failed[tag] = changes.failed.get(tag, "not subscribed in the new session")
 
 
 class Items:

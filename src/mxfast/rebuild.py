@@ -7,8 +7,13 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator
 
 from mxfast.commands import CommandSender
 from mxfast.contract import mxaccess_gateway as pb
-from mxfast.errors import MxAccessError, MxGatewayError, MxGatewaySessionError
-from mxfast.handles import HandleChanges, HandleTable, Key
+from mxfast.errors import (
+    MxAccessError,
+    MxGatewayCommandError,
+    MxGatewayError,
+    MxGatewaySessionError,
+)
+from mxfast.handles import HandleChanges, Key
 from mxfast.mxaccess import MxAccessCommands
 
 __all__ = ["Attach", "Rebuilder"]
@@ -74,105 +79,110 @@ class Rebuilder:
 
     async def _fill(self, session_id: str, attach: Attach) -> HandleChanges:
         """Do in a new session what was done in the old one, and have it take its place."""
-        old, options = self._sender.handles, self._sender.options
-        sender = CommandSender(self._sender.transport, options, session_id)
-        sender.retired = dict.fromkeys(self._sender.retired.keys() | old.servers, 0)
-        session = MxAccessCommands(sender)
-        changes = await add_again(session, old, options.max_bulk_items)
-        now = changes.servers
-        sender.retired = now | {
-            server: now.get(then, 0) for server, then in self._sender.retired.items()
-        }
+        sender = CommandSender(self._sender.transport, self._sender.options, session_id)
+        again = _Again(sender, self._sender)
+        await again.register()
+        await again.add()
         attach(sender, False)
-        await advise_again(session, old, changes, options.max_bulk_items)
+        await again.advise()
         self._sender.require_open("rebuild")  # it may have been closed meanwhile
+        again.keep_lost()
         self._sender.adopt(sender)
-        return changes
+        return again.changes
 
 
-async def add_again(session: MxAccessCommands, old: HandleTable, limit: int) -> HandleChanges:
-    """Register and add again, in a new session.
+class _Again:
+    """Does in a new session what was done in the one before.
 
     Parameters
     ----------
-    session : MxAccessCommands
-        The new session's commands.
-    old : HandleTable
-        What the session before it had.
-    limit : int
-        Most items of a bulk command.
-
-    Returns
-    -------
-    HandleChanges
+    sender : CommandSender
+        The new session's.
+    old : CommandSender
+        That of the one before.
     """
-    changes = HandleChanges()
-    for server, name in old.servers.items():
-        new = changes.servers[server] = await session.register(name)
-        if server in old.intervals:
-            await session.set_buffered_update_interval(new, old.intervals[server])
-    registered = [key for key in old.tags if key[0] in changes.servers]
-    plain = [key for key in registered if key not in old.added_by]
-    for new, keys in _groups(plain, changes.servers, limit):
-        found = await session.add_item_bulk(new, [old.tags[key] for key in keys])
-        for key, result in zip(keys, found, strict=True):
-            if result.was_successful:
-                changes.keys[key] = (new, result.item_handle)
-            else:
-                changes.failed[old.tags[key]] = result.error_message or "refused"
-    for key in old.added_by.keys() & set(registered):
-        command, definition, context = old.added_by[key]
-        new = changes.servers[key[0]]
-        try:
-            item = await getattr(session, command)(new, definition, context)
-        except MxAccessError as error:
-            changes.failed[old.tags[key]] = str(error)
-        else:
-            changes.keys[key] = (new, item)
-    return changes
 
+    def __init__(self, sender: CommandSender, old: CommandSender) -> None:
+        self._sender = sender
+        self._session = MxAccessCommands(sender)
+        self._retired = old.retired
+        self._old = old.handles.wanted()
+        self.changes = HandleChanges()
 
-async def advise_again(
-    session: MxAccessCommands, old: HandleTable, changes: HandleChanges, limit: int
-) -> None:
-    """Advise again, in a new session, what was advised; failures go to ``changes``."""
-    plain = [key for key, command in old.advised.items() if command == "advise"]
-    there = [key for key in plain if key in changes.keys]
-    for new, keys in _groups(there, changes.servers, limit):
-        results = await session.advise_item_bulk(new, [changes.keys[key][1] for key in keys])
-        _note_failures(old, changes, keys, results)
-    for key, command in old.advised.items():
-        if command != "advise" and key in changes.keys:
-            await _try(old, changes, key, getattr(session, command)(*changes.keys[key]))
-    for key in old.suspended & changes.keys.keys():
-        await _try(old, changes, key, session.suspend(*changes.keys[key]))
+    async def register(self) -> None:
+        """Register; server handles of sessions before are none of the new ones."""
+        sender, servers = self._sender, self.changes.servers
+        sender.retired = dict.fromkeys(self._retired.keys() | self._old.servers, 0)
+        for server, name in self._old.servers.items():
+            new = servers[server] = await self._session.register(name)
+            if server in self._old.intervals:
+                await self._session.set_buffered_update_interval(new, self._old.intervals[server])
+        sender.retired = servers | {
+            server: servers.get(then, 0) for server, then in self._retired.items()
+        }
 
+    async def add(self) -> None:
+        """Add the items of those server handles."""
+        old, changes = self._old, self.changes
+        plain = [key for key in old.tags if key not in old.added_by]
+        for new, keys in self._groups(plain):
+            found = await self._session.add_item_bulk(new, [old.tags[key] for key in keys])
+            for key, result in zip(keys, found, strict=True):
+                if result.was_successful:
+                    changes.keys[key] = (new, result.item_handle)
+                else:
+                    self._note_failure(key, result)
+        for new, keys in self._groups(old.added_by):
+            for key in keys:
+                command, definition, context = old.added_by[key]
+                try:
+                    item = await getattr(self._session, command)(new, definition, context)
+                except MxAccessError as error:
+                    changes.failed[old.tags[key]] = str(error)
+                else:
+                    changes.keys[key] = (new, item)
 
-def _groups(
-    keys: Iterable[Key], servers: dict[int, int], limit: int
-) -> Iterator[tuple[int, list[Key]]]:
-    """Yield the new server handle and at most ``limit`` items of it at a time, in order."""
-    for server, of_server in itertools.groupby(sorted(keys), key=lambda key: key[0]):
-        items = list(of_server)
-        for start in range(0, len(items), limit):
-            yield servers[server], items[start : start + limit]
+    async def advise(self) -> None:
+        """Advise and suspend items; take out again those of which that fails."""
+        old, session, now = self._old, self._session, dict(self.changes.keys)
+        failed: set[Key] = set()
+        plain = [key for key in now if old.advised.get(key) == "advise"]
+        for new, keys in self._groups(plain):
+            results = await session.advise_item_bulk(new, [now[key][1] for key in keys])
+            for key, result in zip(keys, results, strict=True):
+                if not result.was_successful:
+                    self._note_failure(key, result)
+                    failed.add(key)
+        others = [each for each in old.advised.items() if each[1] != "advise"]
+        for key, command in [*others, *((key, "suspend") for key in old.suspended)]:
+            if key in now and key not in failed:
+                try:
+                    await getattr(session, command)(*now[key])
+                except MxAccessError as error:
+                    self.changes.failed[old.tags[key]] = str(error)
+                    failed.add(key)
+        for new, keys in self._groups(failed):
+            for key in keys:
+                del self.changes.keys[key]
+                self._sender.handles.remove(now[key])
+            with contextlib.suppress(MxGatewayCommandError):
+                await session.remove_item_bulk(new, [now[key][1] for key in keys])
 
+    def keep_lost(self) -> None:
+        """Leave to the next rebuild what failed in this one."""
+        there, servers = self.changes.keys, self._sender.retired
+        lost = {key for key in self._old.tags if key not in there and servers.get(key[0])}
+        self._sender.handles.lost = self._old.part(lost)
 
-def _note_failures(
-    old: HandleTable,
-    changes: HandleChanges,
-    keys: list[Key],
-    results: list[pb.SubscribeResult],
-) -> None:
-    for key, result in zip(keys, results, strict=True):
-        if not result.was_successful:
-            changes.failed[old.tags[key]] = result.error_message or "refused"
+    def _groups(self, keys: Iterable[Key]) -> Iterator[tuple[int, list[Key]]]:
+        """Yield the new server handle and as many items of it as a command takes, in order."""
+        servers, limit = self._sender.retired, self._sender.options.max_bulk_items
+        for server, of_server in itertools.groupby(sorted(keys), key=lambda key: key[0]):
+            if new := servers.get(server):
+                items = list(of_server)
+                for start in range(0, len(items), limit):
+                    yield new, items[start : start + limit]
 
-
-async def _try(
-    old: HandleTable, changes: HandleChanges, key: Key, command: Awaitable[object]
-) -> None:
-    try:
-        await command
-    except MxAccessError as error:
-        changes.failed[old.tags[key]] = str(error)
+    def _note_failure(self, key: Key, result: pb.SubscribeResult) -> None:
+        reason = result.error_message or "refused without a reason"
+        self.changes.failed[self._old.tags[key]] = reason

@@ -394,7 +394,8 @@ class Session(MxAccessCommands):
         Returns
         -------
         HandleChanges
-            New handles by old, and the tags that could not be added again.
+            New handles by old, and the tags that could not be added or advised again. The
+            next rebuild tries those once more.
 
         Raises
         ------
