@@ -18,6 +18,7 @@ from mxfast import (
     MxGatewaySessionError,
     MxGatewaySessionLostError,
     Session,
+    reader,
     recovery,
 )
 from mxfast.contract import mxaccess_gateway as pb
@@ -496,6 +497,47 @@ async def test_every_consumer_is_told(session: Session) -> None:
     assert told[0] is told[1]
     await first.aclose()
     await second.aclose()
+
+
+async def test_stream_that_missed_a_rebuild_is_told_of_all(
+    gateway: SimulatedGateway, session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The program rebuilt twice by itself while the stream waited to try again."""
+    server, spare = await session.register("x"), await session.register("y")
+    async with session.event_batches(rebuild=True) as events:
+        items = await session.subscribe(server, ["A.B", "A.C"])
+        await anext(events)
+        old = items.item_handle
+        held = asyncio.Event()
+        monkeypatch.setattr(reader.EventReader, "_pause", lambda self, failure: held.wait())
+        gateway.faults.add(faults.CutStreams())
+        between = (await session.rebuild()).servers
+        await session.remove_item(items.server_handle, items.handle_of("A.B"))
+        await session.unregister(between[spare])
+        added = await session.add_item(between[server], "A.D")
+        last = await session.rebuild()
+        held.set()
+        _, _, changes = await next_rebuilt(events)
+    assert changes.servers == {server: items.server_handle, between[server]: items.server_handle}
+    assert changes.item_handles(server, old).tolist() == [0, items.handle_of("A.C")]
+    assert changes.keys[between[server], added] == last.keys[between[server], added]
+    assert repr(changes) == "<HandleChanges of 2 items, 0 failed>"
+
+
+def test_changes_of_two_rebuilds_are_one() -> None:
+    first, later = HandleChanges(), HandleChanges()
+    first.servers = {1: 3, 2: 4}  # of which 4 was unregistered
+    first.keys = {(1, 7): (3, 1), (1, 8): (3, 2), (2, 7): (4, 3)}  # and (3, 2) removed
+    first.failed = {"A.Deployed": "not yet", "A.Gone": "no such tag"}
+    later.servers = {3: 6}
+    later.keys = {(3, 1): (6, 1), (1, 9): (6, 2), (3, 4): (6, 3)}  # failed before; added
+    later.failed = {"A.Gone": "no such tag"}
+    both = first.then(later)
+    assert both.servers == {1: 6, 3: 6}
+    assert both.keys == {(1, 7): (6, 1), (3, 1): (6, 1), (1, 9): (6, 2), (3, 4): (6, 3)}
+    assert both.item_handles(1, [7, 8, 9]).tolist() == [1, 0, 2]
+    assert both.failed == {"A.Gone": "no such tag"}
+    assert repr(both) == "<HandleChanges of 3 items, 1 failed>"
 
 
 async def test_holders_of_handles_are_told(session: Session) -> None:

@@ -153,15 +153,19 @@ class HandleChanges:
         return np.array(new, np.int32)
 
     def then(self, later: "HandleChanges") -> "HandleChanges":
-        """Return both changes as one."""
+        """Return both changes as one; what was unregistered or removed between is not in it."""
         both = HandleChanges()
-        both.servers = {old: later.servers[new] for old, new in self.servers.items()}
-        both.keys = {old: later.keys[new] for old, new in self.keys.items() if new in later.keys}
-        both.failed = {**self.failed, **later.failed}
+        servers, keys = later.servers, later.keys
+        both.servers = {old: servers[new] for old, new in self.servers.items() if new in servers}
+        both.keys = {old: keys[new] for old, new in self.keys.items() if new in keys}
+        # Also of what came between the two, and of what failed in the first: no handle is twice.
+        both.servers |= servers
+        both.keys |= keys
+        both.failed = later.failed
         return both
 
     def __repr__(self) -> str:
-        return f"<HandleChanges of {len(self.keys)} items, {len(self.failed)} failed>"
+        return f"<HandleChanges of {len(set(self.keys.values()))} items, {len(self.failed)} failed>"
 
 
 class Rebindable(Protocol):

@@ -112,11 +112,13 @@ class SessionLink:
     def __init__(
         self,
         sender: CommandSender,
-        rebuild: Callable[[str, Attach], Awaitable[HandleChanges]],
+        rebuild: Callable[[str, Attach], Awaitable[object]],
     ) -> None:
         self._sender = sender
         self._rebuild = rebuild
+        self._changes: HandleChanges | None = None
         self.session_id = sender.session_id
+        sender.rebindables.add(self)
 
     def open(self, after_worker_sequence: int) -> MessageStream:
         """Open the session's event stream."""
@@ -182,9 +184,21 @@ class SessionLink:
                     for item, result in zip(chosen, results, strict=True)
                 ]
 
+    def rebind(self, changes: HandleChanges) -> None:
+        """Note what handles became; there may be several rebuilds while the stream pauses."""
+        self._changes = changes if self._changes is None else self._changes.then(changes)
+
     async def rebuild(self, attach: Attach) -> HandleChanges:
-        """Build the session anew, unless another has; ``attach`` opens its event stream."""
-        changes = await self._rebuild(self.session_id, attach)
+        """Build the session anew, unless another has; ``attach`` opens its event stream.
+
+        Returns
+        -------
+        HandleChanges
+            Since the session that this stream was of.
+        """
+        await self._rebuild(self.session_id, attach)
+        changes, self._changes = self._changes, None
+        assert changes is not None
         self.session_id = self._sender.session_id
         return changes
 
