@@ -24,7 +24,7 @@ from mxfast import (
 from mxfast.contract import mxaccess_gateway as pb
 from mxfast.events import EventStream
 from mxfast.simulator import SimulatedGateway, faults
-from tests.conftest import Context, ScriptedGateway, ok
+from tests.conftest import KEY, SECRET, Context, ScriptedGateway, ok
 from tests.feed import CHANGE, Feed, event
 from tests.proxy import Proxy
 
@@ -416,6 +416,45 @@ async def test_item_that_cannot_be_advised_again(
     assert changes.keys[server, old] == (items.server_handle, items.handle_of("A.C"))
     assert sorted(session._commands.handles.advised.values()) == sorted(done.values())
     assert len(session._commands.handles.suspended) == (command == "suspend")
+
+
+@pytest.mark.parametrize("command", ["add_item_bulk", "advise_item_bulk", "add_item2", "suspend"])
+async def test_a_reason_holds_no_key(
+    scripted: ScriptedGateway, scripted_session: Session, command: str
+) -> None:
+    refuses = False
+
+    async def answer(request: bytes, context: Context) -> bytes:
+        name = pb.MxCommandRequest.FromString(request).command.WhichOneof("payload")
+        assert name is not None
+        reply = pb.MxCommandReply(protocol_status=ok())
+        if name == "register":
+            reply.register.server_handle = len(scripted.calls)
+        elif name == "add_item2":
+            reply.add_item2.item_handle = 2
+        elif name == "suspend":
+            reply.suspend.SetInParent()
+        else:
+            getattr(reply, name).results.add(
+                item_handle=1,
+                was_successful=not (refuses and name == command),
+                error_message=f"not for {KEY}",
+            )
+        if refuses and name == command and not name.endswith("_bulk"):
+            reply.protocol_status.code = pb.PROTOCOL_STATUS_CODE_MXACCESS_FAILURE
+            reply.protocol_status.message = f"not for {KEY}"
+        return reply.SerializeToString()
+
+    scripted.unary["Invoke"] = answer
+    server = await scripted_session.register("x")
+    items = await scripted_session.subscribe(server, ["A.B"])
+    await scripted_session.suspend(server, items.handle_of("A.B"))
+    await scripted_session.add_item2(server, "B", "A")
+    refuses = True
+    (reason,) = (await scripted_session.rebuild()).failed.values()
+    assert "not for mxgw_test_***" in reason
+    assert SECRET not in reason
+    assert [SECRET in said for said in items.failed.values()] == [False] * (~items.ok).sum()
 
 
 async def rebuilt_as_soon_as_it_can_be(session: Session) -> HandleChanges:

@@ -184,5 +184,5 @@ class _Again:
                     yield new, items[start : start + limit]
 
     def _note_failure(self, key: Key, result: pb.SubscribeResult) -> None:
-        reason = result.error_message or "refused without a reason"
-        self.changes.failed[self._old.tags[key]] = reason
+        reason = self._sender.transport.redact(result.error_message)
+        self.changes.failed[self._old.tags[key]] = reason or "refused without a reason"
