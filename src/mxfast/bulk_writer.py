@@ -16,7 +16,7 @@ from mxfast.requests import (
     as_plain_dtype,
     check_finite,
 )
-from mxfast.slots import Slots
+from mxfast.slots import Slots, grown
 from mxfast.threads import run_by_size
 from mxfast.write import ArrayWriter
 
@@ -70,13 +70,13 @@ class BulkWriter:
         self._target = writer.target(server_handle)
         self._dtype = as_plain_dtype(dtype)
         self.last_rejected: WriteResult | None = None
-        self._slots = Slots()  # of item handles; the arrays below are indexed by them
+        # Of item handles. The arrays below are indexed by them, and longer than they are many.
+        self._slots = Slots()
         self._handles = np.empty(0, np.int32)
         self._values = np.empty(0, self._dtype)
         self._waits = np.empty(0, np.bool_)
-        self._waiting = 0
         self._under_way = 0
-        self._put = self._conflated = 0
+        self._put = 0
         self._outcomes = np.zeros(len(Outcome), np.int64)  # of values that were sent
         self._error: Exception | None = None
         self._closed = False
@@ -90,11 +90,14 @@ class BulkWriter:
     @property
     def counts(self) -> BulkWriterCounts:
         """What became of the values put so far."""
+        sent = int(self._outcomes.sum())
+        pending = int(np.count_nonzero(self._waits)) + self._under_way
         return BulkWriterCounts(
             put=self._put,
-            sent=int(self._outcomes.sum()),
-            conflated=self._conflated,
-            pending=self._waiting + self._under_way,
+            sent=sent,
+            # Not counted by each put: what was put and is neither was replaced.
+            conflated=self._put - sent - pending,
+            pending=pending,
             accepted=int(self._outcomes[Outcome.ACCEPTED]),
             rejected=int(self._outcomes[Outcome.REJECTED]),
             unknown=int(self._outcomes[Outcome.UNKNOWN]),
@@ -129,18 +132,13 @@ class BulkWriter:
         if not len(handles):
             return
         slots = self._slots.of(handles.astype(np.int64))
-        new = len(self._slots) - len(self._handles)
-        if new:
-            self._handles = np.append(self._handles, np.zeros(new, np.int32))
-            self._values = np.append(self._values, np.zeros(new, self._dtype))
-            self._waits = np.append(self._waits, np.zeros(new, np.bool_))
+        self._handles = grown(self._handles, len(self._slots))
+        self._values = grown(self._values, len(self._slots))
+        self._waits = grown(self._waits, len(self._slots))
         self._handles[slots] = handles
         self._values[slots] = column  # of equal slots the last is kept
         self._waits[slots] = True
-        waiting = int(np.count_nonzero(self._waits))
         self._put += len(handles)
-        self._conflated += len(handles) - (waiting - self._waiting)
-        self._waiting = waiting
         self._gathered.set()
 
     async def flush(self) -> None:
@@ -154,7 +152,7 @@ class BulkWriter:
             The writer was stopped before: its owner was cancelled. `counts` says what was
             not sent.
         """
-        until = self._rounds + bool(self._under_way) + bool(self._waiting)
+        until = self._rounds + bool(self._under_way) + self._gathered.is_set()
         while self._rounds < until and not self._task.done():
             await self._round_ended.wait()
         self._raise_failure()
@@ -219,7 +217,7 @@ class BulkWriter:
         slots = np.flatnonzero(self._waits)
         handles, values = self._handles[slots], self._values[slots]
         self._waits[:] = False
-        self._waiting, self._under_way = 0, len(slots)
+        self._under_way = len(slots)
         result: WriteResult | None = None
         try:
             self._writer.require_session(self._target.session_id, _OPERATION)
@@ -244,11 +242,9 @@ class BulkWriter:
         unsent = outcome == Outcome.NOT_SENT
         self._outcomes += np.bincount(outcome[~unsent], minlength=len(Outcome))
         replaced = self._waits[slots[unsent]]
-        self._conflated += int(replaced.sum())
         again = slots[unsent][~replaced]
         self._values[again] = values[unsent][~replaced]
         self._waits[again] = True
-        self._waiting += len(again)
 
     async def __aenter__(self) -> Self:
         return self
