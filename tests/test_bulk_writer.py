@@ -71,6 +71,17 @@ async def test_dtypes(session: Session, dtype: str) -> None:
         session.bulk_writer(server, "u8")
 
 
+async def test_items_and_tags(session: Session) -> None:
+    server = await session.register("x")
+    items = await session.subscribe(server, ["A.B", "A.C"])
+    async with session.bulk_writer(server) as writer:
+        writer.put(items, [1.0, 2.0])
+        writer.put(["A.C"], [3.0])
+        with pytest.raises(ValueError, match=f"not {server + 1}: give items.server_handle"):
+            session.bulk_writer(server + 1).put(items, [1.0, 2.0])
+    assert (await session.read_array(server, items)).value.tolist() == [1.0, 3.0]
+
+
 async def test_the_newest_value_of_each_item_is_sent(
     scripted_session: Session, writes: Writes
 ) -> None:
@@ -149,8 +160,9 @@ async def test_flush_waits_for_what_was_put_before_only(
     [
         ([1, 2], [1.0], ValueError, "2 item handles but 1 values"),
         ([1, 2], [1.0, np.nan], EncodeError, r"values\[1\] is nan \(item handle 2\)"),
-        ([1], [2**53 + 1], EncodeError, r"values\[0\] is 9007199254740993, which"),
         ([1], [1j], TypeError, r"values\[0\] is a complex: 1j"),
+        ([1], [2**53 + 1], ValueError, r"values\[0\] is 9007199254740993, which float64"),
+        (["A.B"], [1.0], ValueError, "A.B'?, which is no item of server handle 1"),
         ([1.5], [1.0], TypeError, r"item_handles\[0\] is 1.5"),
         ([2**31], [1.0], ValueError, r"item_handles\[0\]"),
         (1, 1.0, ValueError, "one-dimensional"),

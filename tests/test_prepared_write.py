@@ -1,11 +1,14 @@
 """A prepared write has the outcomes of write_array, cycle after cycle."""
 
 import asyncio
+import math
 from typing import Any
 
 import grpc
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from mxfast import (
     EncodeError,
@@ -16,6 +19,7 @@ from mxfast import (
     Session,
     from_mx_value,
 )
+from mxfast.requests import as_values
 from tests.conftest import Context, OpenLimited, ScriptedGateway, Writes
 
 DTYPES = ["float64", "float32", "int32", "int64", "bool"]
@@ -85,6 +89,78 @@ async def test_values_that_convert_safely(scripted_session: Session, writes: Wri
     assert [value for _, value in writes.written()] == [1, 2, 3, 4, 5, 6, 1, 0]
 
 
+INTEGERS = st.integers(-(2**63), 2**63 - 1) | st.builds(
+    lambda power, more: 2**power + more, st.integers(0, 62), st.integers(-1, 1)
+)
+
+BEYOND_INT64 = st.integers(2**63, 2**64 - 1)
+
+
+@given(
+    st.sampled_from(DTYPES[:4]), st.lists(INTEGERS, max_size=4) | st.lists(BEYOND_INT64, max_size=4)
+)
+def test_a_list_of_integers_becomes_a_dtype_that_holds_each(dtype: str, values: list[int]) -> None:
+    def holds(value: int) -> bool:
+        if dtype.startswith("int"):
+            limits = np.iinfo(dtype)
+            return int(limits.min) <= value <= int(limits.max)
+        return int(np.dtype(dtype).type(value)) == value
+
+    bad = [index for index, value in enumerate(values) if not holds(value)]
+    if bad:
+        said = rf"values\[{bad[0]}\] is {values[bad[0]]}, which {dtype} does not hold exactly"
+        with pytest.raises(ValueError, match=said):
+            as_values(values, len(values), np.dtype(dtype))
+    else:
+        column = as_values(values, len(values), np.dtype(dtype))
+        assert column.dtype == dtype
+        assert [int(each) for each in column] == values
+
+
+@given(st.lists(st.floats(allow_nan=False), max_size=4))
+def test_a_list_of_floats_becomes_the_nearest_float32(values: list[float]) -> None:
+    with np.errstate(over="ignore"):
+        nearest = [float(np.float32(value)) for value in values]
+    bad = [
+        index
+        for index, (value, near) in enumerate(zip(values, nearest, strict=True))
+        if math.isinf(near) and not math.isinf(value)
+    ]
+    if bad:
+        with pytest.raises(ValueError, match=rf"values\[{bad[0]}\] is .*float32 does not hold"):
+            as_values(values, len(values), np.dtype("float32"))
+    else:
+        column = as_values(values, len(values), np.dtype("float32"))
+        assert column.dtype == "float32"
+        assert column.tolist() == nearest
+
+
+@pytest.mark.parametrize(
+    ("dtype", "values"),
+    [
+        ("i4", [1, -(2**31)]),
+        ("f4", [1.5, 2**24]),
+        ("f4", [1, 2]),
+        ("i8", (True, 2**62)),
+        ("?", [True, False]),
+    ],
+)
+async def test_lists_are_written_in_the_dtype(
+    scripted_session: Session, writes: Writes, dtype: str, values: Any
+) -> None:
+    assert (await scripted_session.prepare_write(1, [1, 2], dtype).write(values)).ok
+    async with scripted_session.bulk_writer(1, dtype) as writer:
+        writer.put([1, 2], values)
+        await writer.flush()
+        writer.put([], [])
+    arm = {"i4": "int32", "i8": "int64", "f4": "float", "?": "bool"}[dtype]
+    assert len(writes.requests) == 2
+    for command in writes.requests:
+        entries = command.write_bulk.entries
+        assert {entry.value.WhichOneof("kind") for entry in entries} == {f"{arm}_value"}
+        assert [from_mx_value(entry.value) for entry in entries] == list(values)
+
+
 @pytest.mark.parametrize(
     ("dtype", "values", "error", "named"),
     [
@@ -92,7 +168,16 @@ async def test_values_that_convert_safely(scripted_session: Session, writes: Wri
         ("f8", [[1.0, 2.0]], ValueError, "one-dimensional"),
         ("f8", [1.0, np.nan], EncodeError, r"values\[1\] is nan \(item handle 2\)"),
         ("f4", np.array([np.inf, 1], "f4"), EncodeError, r"values\[0\] is inf"),
-        ("f4", [1.0, 2.0], TypeError, "float64 do not fit in float32"),
+        ("f4", np.array([1.0, 2.0]), TypeError, "float64 do not fit in float32"),
+        ("f4", [1.0, -1e39], ValueError, r"values\[1\] is -1e\+39, which float32 does not hold"),
+        ("f4", [np.inf, 1.0], EncodeError, r"values\[0\] is inf"),
+        ("i4", [1, 2**31], ValueError, r"values\[1\] is 2147483648, which int32 does not hold"),
+        (
+            "f8",
+            [2**63, 2**64 - 1],
+            ValueError,
+            r"values\[1\] is 18446744073709551615, which float64",
+        ),
         ("i4", [1.5, 2.0], TypeError, "float64 do not fit in int32"),
         ("i4", np.array([1, 2], "i8"), TypeError, "int64 do not fit in int32"),
         ("?", [1, 2], TypeError, "do not fit in bool"),

@@ -8,12 +8,13 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from mxfast.codec import in_dtype
 from mxfast.errors import MxGatewayError
+from mxfast.items import HandlesByTag, Items, resolved
 from mxfast.outcomes import Outcome, WriteResult
 from mxfast.requests import (
     ArrayRequests,
-    as_column,
     as_handles,
     as_plain_dtype,
+    as_values,
     check_finite,
 )
 from mxfast.slots import Slots, grown
@@ -63,10 +64,15 @@ class BulkWriter:
     """
 
     def __init__(
-        self, writer: ArrayWriter, server_handle: int, dtype: DTypeLike = np.float64
+        self,
+        writer: ArrayWriter,
+        server_handle: int,
+        by_tag: HandlesByTag,
+        dtype: DTypeLike = np.float64,
     ) -> None:
         self._writer = writer
         self._server_handle = server_handle
+        self._by_tag = by_tag
         self._target = writer.target(server_handle)
         self._dtype = as_plain_dtype(dtype)
         self.last_rejected: WriteResult | None = None
@@ -103,15 +109,17 @@ class BulkWriter:
             unknown=int(self._outcomes[Outcome.UNKNOWN]),
         )
 
-    def put(self, item_handles: ArrayLike, values: ArrayLike) -> None:
+    def put(self, item_handles: ArrayLike | Items, values: ArrayLike) -> None:
         """Have values written, one an item; never waits.
 
         Parameters
         ----------
-        item_handles : array of int, shape (n,)
-            Of an item that appears more than once the last value counts.
+        item_handles : array of int, `Items`, or sequence of str; shape (n,)
+            As for `Session.write_array`. Of an item that appears more than once the last
+            value counts.
         values : array of the writer's dtype, shape (n,)
-            Other real numbers are converted where that loses nothing. Copied.
+            Other real numbers are converted where that loses nothing; of a list, a float
+            becomes the nearest float32. Copied.
 
         Raises
         ------
@@ -126,8 +134,8 @@ class BulkWriter:
         self._raise_failure()
         if self._closed or self._task.done():
             raise RuntimeError("the bulk writer is closed")
-        handles = as_handles(item_handles)
-        column = in_dtype(as_column(values, "values", len(handles)), self._dtype, "values")
+        handles = as_handles(resolved(item_handles, self._server_handle, self._by_tag))
+        column = in_dtype(as_values(values, len(handles), self._dtype), self._dtype, "values")
         check_finite(handles, column)
         if not len(handles):
             return

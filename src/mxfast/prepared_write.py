@@ -10,9 +10,9 @@ from mxfast.requests import (
     ArrayRequests,
     PreparedRequests,
     Request,
-    as_column,
     as_handles,
     as_plain_dtype,
+    as_values,
 )
 from mxfast.threads import rows_of, run_by_size
 from mxfast.write import ArrayWriter, Progress
@@ -64,8 +64,8 @@ class PreparedWrite:
         Parameters
         ----------
         values : array of the prepared dtype, shape (n,)
-            Other real numbers are converted where that loses nothing. Not to be changed
-            before this returns.
+            Other real numbers are converted where that loses nothing; of a list, a float
+            becomes the nearest float32. Not to be changed before this returns.
         confirm, on_progress
             As for `Session.write_array`.
 
@@ -77,9 +77,8 @@ class PreparedWrite:
         Raises
         ------
         TypeError, ValueError
-            A dtype or shape that does not fit, or a value that is not finite, or an integer
-            that no float is (`EncodeError`).
-            Nothing was sent.
+            A dtype, shape or number that does not fit, or a value that is not finite
+            (`EncodeError`). Nothing was sent.
         MxGatewayError, RuntimeError, asyncio.CancelledError
             As `Session.write_array`.
         """
@@ -95,7 +94,7 @@ class PreparedWrite:
         )
 
     def _requests(self, values: ArrayLike) -> Iterator[Request]:
-        column = in_dtype(as_column(values, "values", len(self)), self.dtype, "values")
+        column = in_dtype(as_values(values, len(self), self.dtype), self.dtype, "values")
         if self._prepared is not None:
             return self._prepared.of(column)
         return ArrayRequests(self._target, self.item_handle, column)

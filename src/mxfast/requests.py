@@ -21,6 +21,7 @@ __all__ = [
     "as_column",
     "as_handles",
     "as_plain_dtype",
+    "as_values",
     "check_finite",
 ]
 
@@ -323,3 +324,42 @@ def as_column(data: ArrayLike, name: str, length: int) -> NDArray[Any]:
     if len(array) != length:
         raise ValueError(f"{length} item handles but {len(array)} {name}: give one an item")
     return array
+
+
+def as_values(data: ArrayLike, length: int, dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Return a column of values for `in_dtype`; those of a list are of that dtype already.
+
+    What numpy makes of a list says nothing of what the user means by it: ``[1]`` is int64.
+    So its numbers count, and not their dtype. A float becomes the nearest float32.
+
+    Raises
+    ------
+    ValueError
+        Another shape, or a list with a number that the dtype does not hold.
+    """
+    column = as_column(data, "values", length)
+    if not isinstance(data, (list, tuple)):
+        return column
+    if not length:
+        return column.astype(dtype)
+    if column.dtype.kind == "f" and dtype.kind == "f":
+        with np.errstate(over="ignore"):
+            cast = column.astype(dtype)
+        bad = np.isinf(cast) & np.isfinite(column)
+    elif column.dtype.kind in "iu" and dtype.kind != "b":
+        cast = column.astype(dtype)
+        back = cast
+        if dtype.kind == "f":
+            # What was rounded up to 2**63 (2**64 where unsigned) has no way back.
+            back = np.where(cast < float(np.iinfo(column.dtype).max), cast, 0)
+        # uint64 and negative integers turn into each other and back.
+        bad = (back.astype(column.dtype) != column) | ((cast < 0) != (column < 0))
+    else:
+        return column
+    if bad.any():
+        index = int(bad.argmax())
+        raise ValueError(
+            f"values[{index}] is {shown(data[index])}, which {dtype} does not hold exactly: "
+            "give another value, or a dtype that holds it"
+        )
+    return cast

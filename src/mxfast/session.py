@@ -289,7 +289,7 @@ class Session(MxAccessCommands):
         """
         self._commands.require_open("bulk_writer")
         server = self._commands.server(server_handle, "bulk_writer")
-        return BulkWriter(self._writer, server, dtype)
+        return BulkWriter(self._writer, server, self._handles_by_tag, dtype)
 
     def event_batches(
         self,
