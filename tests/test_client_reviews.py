@@ -182,6 +182,38 @@ async def test_a_generator_may_stand_for_a_stream() -> None:
     await closed.wait()
 
 
+@pytest.mark.parametrize("how", ["close", "cancel the task"])
+async def test_a_generator_that_waits_is_closed_too(how: str) -> None:
+    waits, closed = asyncio.Event(), asyncio.Event()
+
+    class Generator:
+        async def StreamAlarms(self, request: Message) -> AsyncIterator[Message]:
+            yield pb.AlarmFeedMessage(snapshot_complete=True)
+            try:
+                waits.set()
+                await asyncio.Event().wait()
+            finally:
+                closed.set()
+
+    feed = GatewayClient(OPTIONS, stub=Generator()).stream_alarms()
+    assert (await anext(feed)).snapshot_complete
+
+    async def read_on() -> list[Message]:
+        return [message async for message in feed]
+
+    reader = asyncio.create_task(read_on())
+    await waits.wait()
+    if how == "close":
+        await feed.aclose()
+        async with asyncio.timeout(20):
+            assert await reader == []
+    else:
+        reader.cancel()
+        await asyncio.wait([reader])
+        assert await read_on() == []
+    assert closed.is_set()
+
+
 # Streams
 
 

@@ -136,6 +136,8 @@ async def test_stream_that_is_left_is_cancelled(
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.05):
                 await anext(stream)
+        with pytest.raises(StopAsyncIteration):
+            await anext(stream)
     else:
         del stream
     await call.cancelled.wait()

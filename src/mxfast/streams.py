@@ -54,7 +54,7 @@ class MessageIterator(AsyncIterator[MessageT], Generic[MessageT]):
         await self.aclose()
 
     async def __anext__(self) -> MessageT:
-        """Return the next message.
+        """Return the next message; after a wait that was cancelled, none.
 
         Raises
         ------

@@ -61,9 +61,21 @@ class StubCall:
         self._messages = messages
         self._iterator = aiter(messages)
         self._done = False
+        self._reading: asyncio.Task[bytes | Any] | None = None
 
     async def read(self) -> bytes | Any:
-        """Return the next message, or EOF."""
+        """Return the next message, or EOF.
+
+        Raises
+        ------
+        asyncio.CancelledError
+            `cancel` was called meanwhile.
+        """
+        # A task of its own, which `cancel` can end: no generator is closed while it waits.
+        self._reading = asyncio.create_task(self._next())
+        return await self._reading
+
+    async def _next(self) -> bytes | Any:
         try:
             message: Message = await anext(self._iterator)
         except StopAsyncIteration:
@@ -76,11 +88,18 @@ class StubCall:
         if self._done:
             return False
         self._done = True
+        if self._reading is not None:
+            self._reading.cancel()
         if hasattr(self._messages, "cancel"):
             self._messages.cancel()
         elif hasattr(self._iterator, "aclose"):
-            self._closing = asyncio.ensure_future(self._iterator.aclose())
+            self._closing = asyncio.create_task(self._close(self._iterator.aclose))
         return True
+
+    async def _close(self, aclose: Callable[[], Awaitable[None]]) -> None:
+        if self._reading is not None:
+            await asyncio.wait([self._reading])
+        await aclose()
 
     async def initial_metadata(self) -> tuple[()]:
         """Return none: a stub has nothing to say before its first message."""

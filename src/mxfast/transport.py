@@ -228,6 +228,7 @@ class GrpcStream:
             failure = self._transport.error(error, self._method, self._operation, stream=True)
         except asyncio.CancelledError:
             if is_own_cancellation():
+                self._closed = True
                 raise
             if self._closed:
                 raise StopAsyncIteration from None
