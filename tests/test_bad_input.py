@@ -1,8 +1,12 @@
 """What must not pass: another session's handles, garbage for an answer, a closed client."""
 
+import re
 from collections.abc import AsyncIterator, Callable
+from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
+import numpy as np
 import pytest
 
 from mxfast import (
@@ -14,6 +18,7 @@ from mxfast import (
     Outcome,
     Session,
 )
+from mxfast.checks import shown
 from mxfast.contract import mxaccess_gateway as pb
 from tests.conftest import KEY, Context, ScriptedGateway
 
@@ -30,6 +35,7 @@ class Clients:
 
 
 Call = Callable[[Clients], Any]
+NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
 UNARY: dict[str, Call] = {
     "open_session": lambda on: on.client.open_session(),
@@ -39,7 +45,7 @@ UNARY: dict[str, Call] = {
     "register": lambda on: on.session.register("x"),
     "add_item": lambda on: on.session.add_item(1, "A.B"),
     "write": lambda on: on.session.write(1, 2, 3.0),
-    "write2": lambda on: on.session.write2(1, 2, "text", None),
+    "write2": lambda on: on.session.write2(1, 2, "text", NOON),
     "read_bulk": lambda on: on.session.read_bulk(1, ["A.B"]),
     "write_array": lambda on: on.session.write_array(1, [2], [3.0]),
     "test_connection": lambda on: on.galaxy.test_connection(),
@@ -102,6 +108,112 @@ async def test_a_stream_of_garbage(
     scripted.stream.update(dict.fromkeys(FEEDS, answer))
     with pytest.raises(MalformedReplyError, match=f"^{name}: "):
         await anext(STREAMS[name](on))
+
+
+WRONG: dict[str, tuple[Callable[[Any], Any], type[Exception], str]] = {
+    "raw open": (
+        lambda on: on.client.open_session_raw(pb.CloseSessionRequest(session_id="x")),
+        TypeError,
+        "request must be a OpenSessionRequest, not CloseSessionRequest: session_id",
+    ),
+    "raw close": (
+        lambda on: on.client.close_session_raw(None),
+        TypeError,
+        "request must be a CloseSessionRequest, not NoneType: None",
+    ),
+    "invoke nothing": (
+        lambda on: on.client.invoke(None),
+        TypeError,
+        "request must be a MxCommandRequest, not NoneType: None",
+    ),
+    "invoke a command": (
+        lambda on: on.client.invoke_raw(pb.MxCommand()),
+        TypeError,
+        "request must be a MxCommandRequest, not MxCommand: ",
+    ),
+    "raw events": (
+        lambda on: on.client.stream_events_raw(None),
+        TypeError,
+        "request must be a StreamEventsRequest, not NoneType: None",
+    ),
+    "session's invoke": (
+        lambda on: on.session.invoke(None),
+        TypeError,
+        "command must be a MxCommand, not NoneType: None",
+    ),
+    "session name": (
+        lambda on: on.client.open_session(5),
+        TypeError,
+        "client_session_name must be a str, got 5",
+    ),
+    **{
+        f"command_timeout {given!r}": (
+            partial(lambda given, on: on.client.open_session(command_timeout=given), given),
+            error,
+            f"command_timeout must be .*, got {given!r}",
+        )
+        for given, error in [
+            (0, ValueError),
+            (-0.5, ValueError),
+            (float("nan"), ValueError),
+            (float("inf"), ValueError),
+            (True, TypeError),
+            ("5", TypeError),
+        ]
+    },
+    **{
+        f"{name} at {given!r}": (
+            partial(lambda write, given, on: write(on.session, given), write, given),
+            TypeError,
+            f"timestamp_value must be a datetime or datetime64, got {re.escape(shown(given))}",
+        )
+        for name, write in {
+            "write2": lambda session, time: session.write2(1, 2, 3.0, time),
+            "write_secured2": lambda session, time: session.write_secured2(1, 2, 3, 3, 4.0, time),
+        }.items()
+        for given in [
+            1700000000.0,
+            "yesterday",
+            None,
+            True,
+            [NOON.year, NOON.month],
+            np.array(["2026-03-01"], "M8[s]"),
+            pb.MxValue(),
+        ]
+    },
+    "write a masked element": (
+        lambda on: on.session.write(1, 2, np.ma.array([1.0, 2.0], mask=[False, True])[1]),
+        TypeError,
+        "masked",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+async def test_a_wrong_argument_sends_nothing(
+    scripted: ScriptedGateway, on: Clients, name: str
+) -> None:
+    before = len(scripted.calls)
+    call, error, words = WRONG[name]
+    with pytest.raises(error, match=words):
+        await call(on)
+    assert len(scripted.calls) == before
+
+
+@pytest.mark.parametrize("client_type", [GatewayClient, GalaxyRepositoryClient])
+@pytest.mark.parametrize("options", ["localhost:5120", {"endpoint": "localhost:5120"}, 5120])
+async def test_no_options(
+    client_type: type[GatewayClient | GalaxyRepositoryClient], options: Any
+) -> None:
+    words = (
+        f"options must be ClientOptions, got {re.escape(repr(options))}; .* endpoint='host:port'"
+    )
+    with pytest.raises(TypeError, match=words):
+        await client_type.connect(options)
+    with pytest.raises(TypeError, match=words):
+        await client_type.connect(options, plaintext=True)
+    with pytest.raises(TypeError, match=words):
+        client_type(options)
 
 
 OF_ANOTHER_SESSION: dict[str, Callable[[Session, int, int], Any]] = {

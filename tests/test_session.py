@@ -63,11 +63,21 @@ async def test_written_values_come_back(session: Session, value: Any) -> None:
     assert np.array_equal(back, value)
 
 
-async def test_write2_carries_its_timestamp(session: Session) -> None:
+@pytest.mark.parametrize(
+    "given",
+    [
+        datetime(2020, 1, 2, 3, 4, 5, tzinfo=UTC),
+        datetime(2020, 1, 2, 3, 4, 5),
+        np.datetime64("2020-01-02T03:04:05"),
+        np.array("2020-01-02T03:04:05", "M8[ns]"),
+        to_mx_value(datetime(2020, 1, 2, 3, 4, 5, tzinfo=UTC)),
+    ],
+)
+async def test_write2_carries_its_timestamp(session: Session, given: Any) -> None:
     server = await session.register("x")
     item = await session.add_item2(server, "Level", "Tank1")
     time = datetime(2020, 1, 2, 3, 4, 5, tzinfo=UTC)
-    await session.write2(server, item, 7, time)
+    await session.write2(server, item, 7, given)
     (result,) = await session.read_bulk(server, ["Tank1.Level"])
     assert result.value.int32_value == 7
     assert result.source_timestamp.ToDatetime(tzinfo=UTC) == time

@@ -1,14 +1,20 @@
 """Checks of arguments, whose errors name the argument, what was given and what is wanted."""
 
+import math
 import operator
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
+
+T = TypeVar("T")
 
 
 def shown(value: object) -> str:
     """Return a value as errors quote it: 40 characters at most."""
-    said = repr(value)
+    try:
+        said = repr(value)
+    except ValueError:  # Python writes no int of more than 4,300 digits
+        said = f"an {type(value).__name__} too long to be written"
     return said if len(said) <= 40 else f"{said[:37]}..."
 
 
@@ -55,4 +61,36 @@ def text(value: Any, name: str) -> str:
     """
     if not isinstance(value, str):
         raise TypeError(f"{name} must be a str, got {shown(value)}")
+    return value
+
+
+def seconds(value: Any, name: str) -> float:
+    """Return a number of seconds, more than none.
+
+    Raises
+    ------
+    TypeError
+        No number; a bool is none.
+    ValueError
+        Not positive, or not finite.
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{name} must be a number of seconds, got {shown(value)}")
+    if not 0 < value < math.inf:
+        raise ValueError(f"{name} must be positive and finite, got {shown(value)}")
+    return value
+
+
+def message(value: Any, name: str, message_type: type[T]) -> T:
+    """Return a protobuf message of a type.
+
+    Raises
+    ------
+    TypeError
+        It is none.
+    """
+    if not isinstance(value, message_type):
+        raise TypeError(
+            f"{name} must be a {message_type.__name__}, not {type(value).__name__}: {shown(value)}"
+        )
     return value

@@ -7,7 +7,7 @@ from typing import TypeVar
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 
-from mxfast.checks import text
+from mxfast.checks import message, seconds, text
 from mxfast.connection import Connection
 from mxfast.contract import GATEWAY_METHODS
 from mxfast.contract import mxaccess_gateway as pb
@@ -91,17 +91,19 @@ class GatewayClient(Connection):
 
         Raises
         ------
+        TypeError, ValueError
+            A name that is no str, or a ``command_timeout`` that is no positive number.
         MxGatewayError
             The call did not get through, the key was refused, or no session was opened.
         """
         request = pb.OpenSessionRequest(
-            requested_backend=requested_backend,
-            client_session_name=client_session_name,
-            client_correlation_id=client_correlation_id,
+            requested_backend=text(requested_backend, "requested_backend"),
+            client_session_name=text(client_session_name, "client_session_name"),
+            client_correlation_id=text(client_correlation_id, "client_correlation_id"),
         )
         if command_timeout is not None:
-            seconds, fraction = divmod(command_timeout, 1)
-            limit = Duration(seconds=int(seconds), nanos=int(fraction * 1e9))
+            whole, fraction = divmod(seconds(command_timeout, "command_timeout"), 1)
+            limit = Duration(seconds=int(whole), nanos=int(fraction * 1e9))
             request.command_timeout.CopyFrom(limit)
 
         async def open_one() -> str:
@@ -137,6 +139,7 @@ class GatewayClient(Connection):
 
         Only the protocol status is checked.
         """
+        message(request, "request", pb.OpenSessionRequest)
         return await self._send("OpenSession", request, pb.OpenSessionReply, "open_session")
 
     async def close_session_raw(self, request: pb.CloseSessionRequest) -> pb.CloseSessionReply:
@@ -144,6 +147,7 @@ class GatewayClient(Connection):
 
         Only the protocol status is checked.
         """
+        message(request, "request", pb.CloseSessionRequest)
         return await self._send("CloseSession", request, pb.CloseSessionReply, "close_session")
 
     async def invoke(self, request: pb.MxCommandRequest) -> pb.MxCommandReply:
@@ -173,6 +177,7 @@ class GatewayClient(Connection):
         Only the protocol status is checked: a failure of MXAccess is in the reply and does
         not raise.
         """
+        message(request, "request", pb.MxCommandRequest)
         return await self._send("Invoke", request, pb.MxCommandReply, "invoke")
 
     def stream_events_raw(self, request: pb.StreamEventsRequest) -> MessageIterator[pb.MxEvent]:
@@ -186,6 +191,7 @@ class GatewayClient(Connection):
         request : StreamEventsRequest
             With the session's id.
         """
+        message(request, "request", pb.StreamEventsRequest)
         return self._messages(
             GATEWAY_METHODS["StreamEvents"], request, pb.MxEvent, "stream_events_raw"
         )

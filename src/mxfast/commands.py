@@ -11,7 +11,7 @@ from weakref import WeakSet
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
-from mxfast.checks import integer, text
+from mxfast.checks import integer, message, text
 from mxfast.codec import decode_handle, encode_command, encode_fields, is_fine_reply
 from mxfast.contract import GATEWAY_METHODS
 from mxfast.contract import mxaccess_gateway as pb
@@ -196,6 +196,7 @@ class CommandSender:
 
         Only the protocol status is checked.
         """
+        message(command, "command", pb.MxCommand)
         self.require_open(operation)
         await self.attached()
         request = pb.MxCommandRequest(

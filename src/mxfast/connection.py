@@ -9,6 +9,7 @@ import grpc
 from google.protobuf.message import Message
 
 from mxfast.channel import create_channel, wait_ready
+from mxfast.checks import shown
 from mxfast.errors import MessageT
 from mxfast.options import ClientOptions
 from mxfast.streams import MessageIterator, open_stream
@@ -31,6 +32,7 @@ class Connection:
         channel: grpc.aio.Channel | None = None,
         stub: object | None = None,
     ) -> None:
+        _require(options)
         if stub is not None:
             if channel is not None:
                 raise ValueError("give either a channel or a stub")
@@ -68,7 +70,7 @@ class Connection:
         if options is None:
             options = ClientOptions(**fields)
         elif fields:
-            options = dataclasses.replace(options, **fields)
+            options = dataclasses.replace(_require(options), **fields)
         client = cls(options)
         try:
             await wait_ready(client._channel, options)
@@ -132,3 +134,12 @@ class Connection:
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._options!r}>"
+
+
+def _require(options: Any) -> ClientOptions:
+    if not isinstance(options, ClientOptions):
+        raise TypeError(
+            f"options must be ClientOptions, got {shown(options)}; an endpoint is given by name: "
+            "endpoint='host:port'"
+        )
+    return options

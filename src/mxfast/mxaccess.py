@@ -13,7 +13,7 @@ from mxfast.commands import Command, CommandSender
 from mxfast.contract import mxaccess_gateway as pb
 from mxfast.errors import MxGatewayError
 from mxfast.threads import rows_of, run_by_size
-from mxfast.values import mx_value_bytes, to_mx_sparse_array
+from mxfast.values import mx_value_bytes, to_mx_sparse_array, to_mx_time
 
 
 class MxAccessCommands:
@@ -253,10 +253,13 @@ class MxAccessCommands:
         timestamp_value: Any,
         user_id: int = 0,
     ) -> None:
-        """Write one value with its own timestamp, a datetime or datetime64; see `write`."""
+        """Write one value with its own timestamp, a datetime or datetime64; see `write`.
+
+        A naive datetime means UTC.
+        """
         fields = {
             "value": await _encoded(value),
-            "timestamp_value": mx_value_bytes(timestamp_value),
+            "timestamp_value": to_mx_time(timestamp_value, "timestamp_value").SerializeToString(),
             "user_id": integer(user_id, "user_id"),
         }
         await self._commands.run_on_item(commands.WRITE2, server_handle, item_handle, fields)
@@ -305,7 +308,8 @@ class MxAccessCommands:
         See `write_secured` and `write2`.
         """
         fields = _by_users(current_user_id, verifier_user_id, await _encoded(value))
-        fields["timestamp_value"] = mx_value_bytes(timestamp_value)
+        time = to_mx_time(timestamp_value, "timestamp_value")
+        fields["timestamp_value"] = time.SerializeToString()
         await self._commands.run_on_item(
             commands.WRITE_SECURED2, server_handle, item_handle, fields
         )

@@ -1,11 +1,10 @@
 """What to connect to, as whom, and within which limits."""
 
 import dataclasses
-import math
 import os
 
 from mxfast.auth import is_loopback, mask_key
-from mxfast.checks import in_range, shown
+from mxfast.checks import in_range, seconds, shown
 
 MAX_BULK_ITEMS = 1000
 """Items one bulk command takes unless the gateway is known to take more."""
@@ -71,10 +70,10 @@ class ClientOptions:
         for name in ("plaintext", "allow_insecure"):
             if not isinstance(getattr(self, name), bool):
                 raise TypeError(f"{name} must be True or False, got {shown(getattr(self, name))}")
-        _check_seconds("call_timeout", self.call_timeout)
-        _check_seconds("connect_timeout", self.connect_timeout)
+        seconds(self.call_timeout, "call_timeout")
+        seconds(self.connect_timeout, "connect_timeout")
         if self.stream_timeout is not None:
-            _check_seconds("stream_timeout", self.stream_timeout)
+            seconds(self.stream_timeout, "stream_timeout")
         in_range(self.max_message_bytes, "max_message_bytes", 1, _LONGEST_MESSAGE)
         in_range(self.max_bulk_items, "max_bulk_items", 1, _LONGEST_MESSAGE)
         if self.plaintext:
@@ -130,10 +129,3 @@ def _check_key(api_key: str | None) -> None:
             "api_key holds a character no key has (white space, a line end or a letter "
             "beyond ASCII); was it read from a file with its line end?"
         )
-
-
-def _check_seconds(name: str, value: object) -> None:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise TypeError(f"{name} must be a number of seconds, got {shown(value)}")
-    if not 0 < value < math.inf:
-        raise ValueError(f"{name} must be positive and finite, got {shown(value)}")

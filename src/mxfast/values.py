@@ -166,6 +166,23 @@ def _int64(value: int) -> int:
     return value
 
 
+def to_mx_time(value: Any, name: str) -> pb.MxValue:
+    """Return the MxValue message for a time.
+
+    Raises
+    ------
+    TypeError
+        No datetime, no datetime64 and no message that holds a time.
+    ValueError
+        NaT, or outside the years 1 to 9999.
+    """
+    if isinstance(value, (datetime, np.datetime64, np.ndarray, pb.MxValue)):
+        message = to_mx_value(value)
+        if message.HasField("timestamp_value"):
+            return message
+    raise TypeError(f"{name} must be a datetime or datetime64, got {shown(value)}")
+
+
 def to_timestamp(value: datetime) -> Timestamp:
     """Return the Timestamp message of a time; a naive one means UTC.
 
@@ -303,7 +320,10 @@ def _element(value: Any, data_type: int) -> pb.MxValue:
     convert = _FLOATS.get(data_type)
     if convert is not None and _is_number(value):
         with np.errstate(over="ignore"):  # the infinity it gives is refused below
-            value = convert(value)
+            try:
+                value = convert(value)
+            except OverflowError:  # of an int
+                raise ValueError(f"{shown(value)} is too large for a double") from None
     if data_type not in _RECOGNISED:
         return to_mx_value(value, data_type=data_type)
     message = to_mx_value(value)
