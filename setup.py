@@ -22,6 +22,7 @@ from setuptools.command.build_ext import build_ext
 
 ROOT = Path(__file__).resolve().parent
 PACKAGE = ROOT / "src" / "mxfast"
+GENERATED = "mxfast._generated"
 PROTO_FILES = ("mxaccess_gateway.proto", "galaxy_repository.proto")
 
 WIRE_VARINT, WIRE_FIXED64, WIRE_LENGTH, WIRE_FIXED32 = 0, 1, 2, 5
@@ -73,9 +74,13 @@ def generate() -> None:
     generated = PACKAGE / "_generated"
     write_if_changed(generated / "__init__.py", b'"""Generated from proto/ by setup.py."""\n')
     for name in PROTO_FILES:
-        for suffix in ("_pb2.py", "_pb2.pyi"):
-            module = name.removesuffix(".proto") + suffix
-            write_if_changed(generated / module, (out / module).read_bytes())
+        module = name.removesuffix(".proto") + "_pb2"
+        # Classes say which module they are in, and pickle looks for them there.
+        source = (
+            (out / f"{module}.py").read_text().replace(f"'{module}'", f"'{GENERATED}.{module}'")
+        )
+        write_if_changed(generated / f"{module}.py", source.encode())
+        write_if_changed(generated / f"{module}.pyi", (out / f"{module}.pyi").read_bytes())
 
     files = FileDescriptorSet.FromString(descriptors.read_bytes())
     by_name = {file.name: file for file in files.file}

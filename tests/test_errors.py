@@ -1,11 +1,14 @@
 import asyncio
 import itertools
+import multiprocessing
 import pickle
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
 import grpc
 import pytest
+from google.protobuf.message_factory import GetMessageClass
 
 import mxfast
 from mxfast import (
@@ -23,8 +26,9 @@ from mxfast import (
     Session,
 )
 from mxfast.auth import Redactor
+from mxfast.contract import galaxy_repository as galaxy_pb
 from mxfast.contract import mxaccess_gateway as pb
-from mxfast.errors import from_rpc_error, is_failure, without_key
+from mxfast.errors import check_mxaccess, from_rpc_error, is_failure, without_key
 from tests.conftest import KEY, SECRET, Context, ScriptedGateway, ok
 
 CODES = {
@@ -300,13 +304,62 @@ async def test_invoke_checks_mxaccess_and_invoke_raw_does_not(
     assert await scripted_session.invoke_raw(command) == reply
 
 
-def test_errors_can_be_pickled() -> None:
-    error = MxGatewayTimeoutError(
+def every_message(found: Iterable[Any]) -> Iterator[Any]:
+    for each in found:
+        yield each
+        yield from every_message(each.nested_types)
+
+
+@pytest.mark.parametrize(
+    "descriptor",
+    list(
+        every_message(
+            message
+            for module in (pb, galaxy_pb)
+            for message in module.DESCRIPTOR.message_types_by_name.values()
+        )
+    ),
+    ids=lambda each: each.name,
+)
+def test_messages_can_be_pickled(descriptor: Any) -> None:
+    message = GetMessageClass(descriptor)()
+    for field in descriptor.fields:
+        if field.cpp_type == field.CPPTYPE_STRING and not field.is_repeated:
+            setattr(message, field.name, "x" if field.type == field.TYPE_STRING else b"x")
+    copy = pickle.loads(pickle.dumps(message))
+    assert type(copy) is type(message)
+    assert copy == message
+
+
+def timed_out() -> MxGatewayError:
+    return MxGatewayTimeoutError(
         "too late",
         code=grpc.StatusCode.DEADLINE_EXCEEDED,
         operation="write",
+        reply=pb.MxCommandReply(session_id="s", protocol_status=ok()),
     )
+
+
+def test_errors_can_be_pickled() -> None:
+    error = timed_out()
+    error.result = lambda: "what refers to a session"
     copy = pickle.loads(pickle.dumps(error))
     assert type(copy) is MxGatewayTimeoutError
     assert str(copy) == "write: too late"
-    assert (copy.code, copy.operation) == (error.code, "write")
+    assert (copy.code, copy.operation, copy.reply) == (error.code, "write", error.reply)
+    assert copy.result is None
+
+
+def refused_by_mxaccess() -> None:
+    reply = pb.MxCommandReply(protocol_status=ok(), hresult=-1)
+    check_mxaccess(reply, "write", "item 7", Redactor(None))
+
+
+def test_an_error_comes_back_from_another_process() -> None:
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=spawn) as pool:
+        with pytest.raises(MxAccessError, match="write: item 7; HRESULT 0xFFFFFFFF") as caught:
+            pool.submit(refused_by_mxaccess).result(60)
+        assert isinstance(caught.value.reply, pb.MxCommandReply)
+        assert caught.value.reply.hresult == -1
+        assert pool.submit(timed_out).result(60).reply.session_id == "s"  # type: ignore[union-attr]

@@ -54,7 +54,7 @@ class MxGatewayError(Exception):
     ----------
     result : WriteResult, Items, ReadResult or None
         For an array write or a subscribe that failed on its way: the outcome of every item.
-        For a ``raise_for_failure``: what it was asked of.
+        For a ``raise_for_failure``: what it was asked of. Not kept by pickle and copy.
     """
 
     def __init__(
@@ -70,6 +70,10 @@ class MxGatewayError(Exception):
         self.operation = operation
         self.reply = reply
         self.result: Any = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # A result refers to the session that it came from, which no other process has.
+        return type(self), self.args, {**self.__dict__, "result": None}
 
 
 class MxGatewayTransportError(MxGatewayError):
