@@ -68,6 +68,14 @@ async def after(clock: VirtualClock, seconds: float, attempt: Awaitable[Any]) ->
     return await task
 
 
+async def delayed(clock: VirtualClock, remote: Remote, count: int) -> "list[asyncio.Task[Any]]":
+    """Start so many calls at once, and wait until the gateway delays them all."""
+    pings = [asyncio.create_task(remote.invoke("ping")) for _ in range(count)]
+    while clock.waiting < count:  # noqa: ASYNC110 - the clock has no event for it
+        await asyncio.sleep(0.001)
+    return pings
+
+
 # Calls
 
 
@@ -84,15 +92,51 @@ async def test_jitter_differs_from_call_to_call(
     gateway: SimulatedGateway, remote: Remote, clock: VirtualClock
 ):
     gateway.faults.add(faults.Latency(seconds=1, jitter=1))
-    pings = [asyncio.ensure_future(remote.invoke("ping")) for _ in range(20)]
-    while clock.waiting < 20:  # noqa: ASYNC110
-        await asyncio.sleep(0.001)
+    pings = await delayed(clock, remote, 20)
     clock.advance(1.0)
     assert clock.waiting == 20
     clock.advance(0.5)
     assert 0 < clock.waiting < 20
     clock.advance(0.5)
     await asyncio.gather(*pings)
+
+
+@pytest.mark.parametrize(
+    ("fault", "code"),
+    [
+        (faults.RefuseCalls(code="UNAVAILABLE", times=1), UNAVAILABLE),
+        (faults.HandshakeWorker(times=1), grpc.StatusCode.FAILED_PRECONDITION),
+        (faults.ExpireKey(times=1), grpc.StatusCode.UNAUTHENTICATED),
+    ],
+)
+async def test_calls_that_are_delayed_together_wear_a_fault_off_once(
+    gateway: SimulatedGateway,
+    remote: Remote,
+    clock: VirtualClock,
+    fault: Fault,
+    code: grpc.StatusCode,
+):
+    slow = gateway.faults.add(faults.Latency(seconds=1))
+    gateway.faults.add(fault)
+    pings = await delayed(clock, remote, 3)
+    clock.advance(1)
+    ends = await asyncio.gather(*pings, return_exceptions=True)
+    refusals = [end.code() for end in ends if isinstance(end, grpc.aio.AioRpcError)]
+    assert refusals == [code]
+    assert list(gateway.faults) == [slow]
+
+
+async def test_faults_that_end_while_a_call_is_delayed_do_not_strike_it(
+    gateway: SimulatedGateway, remote: Remote, clock: VirtualClock
+):
+    gateway.faults.add(faults.Latency(seconds=1, times=2))
+    gateway.faults.add(faults.RefuseCalls(times=2))
+    pings = await delayed(clock, remote, 2)
+    gateway.faults.clear()
+    gateway.faults.add(faults.RefuseCalls(times=2))  # an equal one, but it began later
+    clock.advance(1)
+    await asyncio.gather(*pings)
+    assert await refused(remote.invoke("ping")) == grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
 @pytest.mark.parametrize("code", ["RESOURCE_EXHAUSTED", "UNAVAILABLE", "DEADLINE_EXCEEDED"])

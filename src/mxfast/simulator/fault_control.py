@@ -163,6 +163,8 @@ class Faults:
     async def before_call(self, method: str, authorization: object, clock: Clock) -> None:
         """Delay a call, or refuse it."""
         for fault in self.calls:
+            if not any(fault is each for each in self.calls):
+                continue  # it ended while this call was delayed
             match fault:
                 case faults.Latency(method=only) if only in ("", method):
                     self._wear(fault)
