@@ -363,6 +363,50 @@ async def test_a_fault_can_strike_later(
     assert await end_of(stream) == UNAVAILABLE
 
 
+@pytest.mark.parametrize("equal", [False, True])
+async def test_a_strike_is_taken_back(
+    gateway: SimulatedGateway, remote: Remote, clock: VirtualClock, equal: bool
+):
+    lasting = gateway.faults.add(faults.RefuseTags(tags="A.x"))
+    late, later = faults.CrashWorker(after=60), faults.CrashWorker(after=60 if equal else 120)
+    gateway.faults.add(late)
+    gateway.faults.add(later)
+    assert list(gateway.faults) == [lasting, late, later]
+    gateway.faults.remove(late)
+    assert [id(each) for each in gateway.faults] == [id(lasting), id(later)]
+    clock.advance(59.9)
+    gateway.faults.remove(later)
+    clock.advance(61)
+    assert (await remote.invoke("ping")).protocol_status.code == pb.PROTOCOL_STATUS_CODE_OK
+    assert list(gateway.faults) == [lasting]
+
+
+async def test_a_strike_that_waits_twice_strikes_twice(
+    gateway: SimulatedGateway, remote: Remote, clock: VirtualClock
+):
+    cut = faults.CutStreams(after=60)
+    gateway.faults.add(cut)
+    clock.advance(30)
+    gateway.faults.add(cut)
+    for seconds, left in ((30, [cut]), (30, [])):
+        stream = await remote.stream()
+        clock.advance(seconds)
+        assert await end_of(stream) == UNAVAILABLE
+        assert list(gateway.faults) == left
+    with pytest.raises(ValueError, match="no fault"):
+        gateway.faults.remove(cut)
+
+
+async def test_clearing_takes_strikes_back(
+    gateway: SimulatedGateway, remote: Remote, clock: VirtualClock
+):
+    gateway.faults.add(faults.CrashWorker(after=60))
+    gateway.faults.clear()
+    clock.advance(61)
+    assert (await remote.invoke("ping")).protocol_status.code == pb.PROTOCOL_STATUS_CODE_OK
+    assert list(gateway.faults) == []
+
+
 async def test_a_worker_crashes(gateway: SimulatedGateway, peer: Peer, remote: Remote):
     other = await peer.registered()
     stream = await remote.stream()
@@ -547,6 +591,22 @@ async def test_what_a_file_has_strike_at_the_start_strikes(tmp_path: Path):
         stream = await (await peer.registered()).stream()
         clock.advance(60)
         assert await end_of(stream) == UNAVAILABLE
+
+
+async def test_a_strike_that_a_file_holds_no_longer_is_taken_back(tmp_path: Path):
+    path = tmp_path / "faults.json"
+    path.write_text('["crash-worker:after=60", "cut-streams:after=60"]')
+    clock = VirtualClock()
+    async with (
+        SimulatedGateway(fault_file=str(path), clock=clock) as gateway,
+        Peer(gateway.endpoint) as peer,
+    ):
+        remote = await peer.registered()
+        path.write_text('["cut-streams:after=60"]')
+        await has(gateway, faults.CutStreams(after=60))
+        clock.advance(60)
+        assert (await remote.invoke("ping")).protocol_status.code == pb.PROTOCOL_STATUS_CODE_OK
+        assert list(gateway.faults) == []
 
 
 @pytest.mark.parametrize("text", ["{", '{"fault": "latency"}', '["nothing"]', "[1]"])

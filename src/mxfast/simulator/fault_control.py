@@ -50,12 +50,12 @@ class Faults:
         self._clock: Clock | None = None
         self._sessions: Iterable[Session] = ()
         self._drop: Callable[[], None] = lambda: None
-        self._timers: list[Timer] = []
+        self._waiting: list[tuple[faults.Action, Timer]] = []  # those that have yet to strike
         self.qualities: tuple[faults.Quality, ...] = ()
         self._sort()
 
     def __iter__(self) -> Iterator[Fault]:
-        return iter(tuple(self._active))
+        return iter((*self._active, *(fault for fault, _ in self._waiting)))
 
     def add(self, fault: _FaultT) -> _FaultT:
         """Begin a fault, or strike.
@@ -63,7 +63,7 @@ class Faults:
         Returns
         -------
         Fault
-            The same, to be removed.
+            The same, to be removed: one that lasts, or that has yet to strike.
 
         Raises
         ------
@@ -76,31 +76,34 @@ class Faults:
         elif self._clock is None:
             raise RuntimeError(f"{fault.name()} needs a gateway that runs; enter its context first")
         elif fault.after > 0:
-            self._timers.append(self._clock.call_later(fault.after, lambda: self._strike(fault)))
+            self._strike_later(fault, self._clock)
         else:
             self._strike(fault)
         return fault
 
     def remove(self, fault: Fault) -> None:
-        """End a fault.
+        """End a fault, or keep one from striking.
 
         Raises
         ------
         ValueError
             It is not there, or no longer.
         """
-        if fault not in self._active:
+        there = list(self)
+        if fault not in there:
             raise ValueError(f"there is no fault {fault}")
-        same = [index for index, active in enumerate(self._active) if active is fault]
-        index = same[0] if same else self._active.index(fault)
-        self._struck.pop(id(self._active.pop(index)), None)
-        self._sort()
+        same = [index for index, each in enumerate(there) if each is fault]
+        index = same[0] if same else there.index(fault)
+        if index < len(self._active):
+            self._struck.pop(id(self._active.pop(index)), None)
+            self._sort()
+        else:
+            _, timer = self._waiting.pop(index - len(self._active))
+            timer.cancel()
 
     def clear(self) -> None:
         """End all faults, also those that have yet to strike."""
-        for timer in self._timers:
-            timer.cancel()
-        self._timers.clear()
+        self._cancel_strikes()
         self._active.clear()
         self._struck.clear()
         self._sort()
@@ -135,10 +138,21 @@ class Faults:
 
     def detach(self) -> None:
         """Strike nobody any more."""
-        for timer in self._timers:
-            timer.cancel()
-        self._timers.clear()
+        self._cancel_strikes()
         self._clock, self._sessions, self._drop = None, (), lambda: None
+
+    def _strike_later(self, fault: faults.Action, clock: Clock) -> None:
+        def strike() -> None:
+            self._waiting.remove(waiting)
+            self._strike(fault)
+
+        waiting = fault, clock.call_later(fault.after, strike)
+        self._waiting.append(waiting)
+
+    def _cancel_strikes(self) -> None:
+        for _, timer in self._waiting:
+            timer.cancel()
+        self._waiting.clear()
 
     def _strike(self, fault: faults.Action) -> None:
         if isinstance(fault, faults.DropConnections):
