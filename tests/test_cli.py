@@ -330,6 +330,7 @@ def test_a_cell_that_is_no_number_is_named_and_nothing_is_sent(table_file, cell)
         ("Volume Flow", "Level", "line 1: a tag's name is empty or stands twice"),
         (TABLE.partition("\n")[2], "", "no rows below the header"),
         (TABLE, "", "line 1: the header has 0 column(s)"),
+        ("3.25", '"3.25' + "\n" * 200_000, "line 2: field larger than field limit (131072)"),
     ],
 )
 def test_a_broken_table_is_refused(table_file, before, after, message):

@@ -41,7 +41,7 @@ def test_packed_integers_of_every_size(dtype):
         for at in range(20):
             array = np.full(20 + at % 9, 99, dtype)
             array[at] = number
-            wire.assert_written(codec.encode_value(array), array_message(array))
+            wire.assert_written(codec.encode_value(array), wire.array_message(array))
 
 
 @given(st.sampled_from([*wire.ELEMENTS]).flatmap(lambda d: st.tuples(st.just(d), wire.ELEMENTS[d])))

@@ -134,6 +134,7 @@ def test_a_file_is_played_row_by_row(tmp_path: Path) -> None:
         ("a,Level\n1,2\n1,x\n", "Level", "line 3, column 'Level': 'x' is no finite number"),
         ("a,Level\n1\n", "Level", "line 2, column 'Level': '' is no finite number"),
         ("a,Level\n1,nan\n", "Level", "line 2, column 'Level': 'nan' is no finite number"),
+        ('a,Level\n1,"2\n' + "1,2\n" * 40_000, "Level", "line 2: field larger .*is a quote left"),
     ],
 )
 def test_a_bad_file_is_named_with_line_and_column(
@@ -142,8 +143,13 @@ def test_a_bad_file_is_named_with_line_and_column(
     file = tmp_path / "rig.csv"
     file.write_text(content)
     with pytest.raises(ValueError, match=complaint) as caught:
-        FromFile(path=str(file), column=column)
+        FromFile(path=file, column=column)
     assert str(file) in str(caught.value)
+
+
+def test_a_path_that_is_none_is_refused() -> None:
+    with pytest.raises(TypeError, match="signal file: path must be a path, got 5"):
+        FromFile(path=5, column="Level")  # type: ignore[arg-type]
 
 
 def test_a_key_of_its_own_goes_before_patterns_and_they_go_in_order() -> None:

@@ -2,6 +2,7 @@
 
 import math
 import operator
+import os
 from typing import Any, TypeVar
 
 import numpy as np
@@ -94,3 +95,16 @@ def message(value: Any, name: str, message_type: type[T]) -> T:
             f"{name} must be a {message_type.__name__}, not {type(value).__name__}: {shown(value)}"
         )
     return value
+
+
+def path_text(value: Any, name: str) -> str:
+    """Return the path of a file as a str.
+
+    Raises
+    ------
+    TypeError
+        It is neither a str nor a path.
+    """
+    if not isinstance(value, (str, os.PathLike)):
+        raise TypeError(f"{name} must be a path, got {shown(value)}")
+    return os.fspath(value)

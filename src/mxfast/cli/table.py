@@ -1,6 +1,5 @@
 """A CSV file of measurements as arrays: times in the first column, a tag in each other one."""
 
-import csv
 import math
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -8,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+
+from mxfast.csv_file import read_rows
 
 FIRST_YEAR, LAST_YEAR = 1678, 2261  # what datetime64[ns] holds whole
 
@@ -41,30 +42,29 @@ def read_table(path: Path, separator: str) -> Table:
     """
     times: list[np.datetime64] = []
     rows: list[list[float]] = []
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        reader = csv.reader(file, delimiter=separator)
-        header = next(reader, [])
-        if len(header) < 2:
-            raise ValueError(
-                f"{path}, line 1: the header has {len(header)} column(s): "
-                f"a time and at least one tag are needed; is {separator!r} the separator?"
-            )
-        columns = [name.strip() for name in header[1:]]
-        if "" in columns or len(set(columns)) < len(columns):
-            raise ValueError(f"{path}, line 1: a tag's name is empty or stands twice")
-        for cells in reader:
-            if not cells:
-                continue
-            where = f"{path}, line {reader.line_num}"
-            if len(cells) != len(header):
-                raise ValueError(f"{where}: {len(cells)} cells, but the header has {len(header)}")
-            times.append(parse_time(cells[0], f"{where}, column {header[0]!r}"))
-            rows.append(
-                [
-                    parse_number(cell, where, column)
-                    for cell, column in zip(cells[1:], columns, strict=True)
-                ]
-            )
+    lines = read_rows(path, separator)
+    _, header = next(lines, (1, []))
+    if len(header) < 2:
+        raise ValueError(
+            f"{path}, line 1: the header has {len(header)} column(s): "
+            f"a time and at least one tag are needed; is {separator!r} the separator?"
+        )
+    columns = [name.strip() for name in header[1:]]
+    if "" in columns or len(set(columns)) < len(columns):
+        raise ValueError(f"{path}, line 1: a tag's name is empty or stands twice")
+    for line, cells in lines:
+        if not cells:
+            continue
+        where = f"{path}, line {line}"
+        if len(cells) != len(header):
+            raise ValueError(f"{where}: {len(cells)} cells, but the header has {len(header)}")
+        times.append(parse_time(cells[0], f"{where}, column {header[0]!r}"))
+        rows.append(
+            [
+                parse_number(cell, where, column)
+                for cell, column in zip(cells[1:], columns, strict=True)
+            ]
+        )
     if not rows:
         raise ValueError(f"{path}: no rows below the header")
     return Table(columns, np.array(times, "datetime64[ns]"), np.array(rows))

@@ -1,7 +1,6 @@
 """A galaxy from a file, JSON or CSV; docs/testing.md shows both."""
 
 import contextlib
-import csv
 import json
 import re
 from collections.abc import Iterator
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mxfast.checks import shown
+from mxfast.csv_file import read_rows
 from mxfast.simulator.galaxy_model import (
     AREA,
     DATA_TYPES,
@@ -166,7 +166,10 @@ def _attribute(row: _Row) -> Attribute:
 
 def _json_rows(path: str) -> Iterator[_Row]:
     """Return the objects of a JSON list, one by one so that errors can tell the line."""
-    text = Path(path).read_text("utf-8-sig")
+    try:
+        text = Path(path).read_text("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: it is not UTF-8: {error.reason}") from error
     decoder = json.JSONDecoder()
     line, counted = 1, 0
 
@@ -217,29 +220,31 @@ def _json_row(where: str, entry: Any) -> _Row:
 
 def _csv_rows(path: str) -> Iterator[_Row]:
     """Return the objects of a CSV file: a line is an attribute, or an object without any."""
-    with Path(path).open(newline="", encoding="utf-8-sig") as file:
-        reader = csv.reader(file)
-        header = [name.strip() for name in next(reader, [])]
-        top = f"{path}, line 1"
-        _Row(top, dict.fromkeys(header, "")).check_names((*_OBJECT_FIELDS, *_ATTRIBUTE_FIELDS))
-        if "object" not in header or len(set(header)) < len(header):
-            raise ValueError(f"{top}: the column object is missing, or one stands twice")
-        row: _Row | None = None
-        for cells in filter(None, reader):
-            where = f"{path}, line {reader.line_num}"
-            if len(cells) != len(header):
-                raise ValueError(f"{where}: {len(cells)} cells, but the header has {len(header)}")
-            line = _Row(where, dict(zip(header, map(str.strip, cells), strict=True)))
-            if row is None or line.fields["object"] != row.fields["object"]:
-                if row is not None:
-                    yield row
-                row = line
-            else:
-                _check_repeated(row, line)
-            if any(line.fields.get(name) for name in _ATTRIBUTE_FIELDS):
-                row.attributes.append(line)
-        if row is not None:
-            yield row
+    rows = read_rows(path)
+    _, names = next(rows, (1, []))
+    header = [name.strip() for name in names]
+    top = f"{path}, line 1"
+    _Row(top, dict.fromkeys(header, "")).check_names((*_OBJECT_FIELDS, *_ATTRIBUTE_FIELDS))
+    if "object" not in header or len(set(header)) < len(header):
+        raise ValueError(f"{top}: the column object is missing, or one stands twice")
+    row: _Row | None = None
+    for number, cells in rows:
+        if not cells:
+            continue
+        where = f"{path}, line {number}"
+        if len(cells) != len(header):
+            raise ValueError(f"{where}: {len(cells)} cells, but the header has {len(header)}")
+        line = _Row(where, dict(zip(header, map(str.strip, cells), strict=True)))
+        if row is None or line.fields["object"] != row.fields["object"]:
+            if row is not None:
+                yield row
+            row = line
+        else:
+            _check_repeated(row, line)
+        if any(line.fields.get(name) for name in _ATTRIBUTE_FIELDS):
+            row.attributes.append(line)
+    if row is not None:
+        yield row
 
 
 def _check_repeated(first: _Row, line: _Row) -> None:

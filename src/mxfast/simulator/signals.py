@@ -5,18 +5,18 @@ Give them to a gateway by tag, ``signals={"Tank1.Level": Sine(period=10)}``. In 
 ``Tank1.Level=sine:period=10,amplitude=5``.
 """
 
-import csv
 import math
+import os
 from collections.abc import Hashable, Mapping
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mxfast.checks import shown
+from mxfast.checks import path_text, shown
+from mxfast.csv_file import read_rows
 from mxfast.simulator import described
 
 Floats = NDArray[np.float64]
@@ -221,7 +221,7 @@ class FromFile(Signal):
 
     Parameters
     ----------
-    path : str
+    path : str or path
         The file; its first line is a header.
     column : str
         Which column, by its header.
@@ -239,15 +239,18 @@ class FromFile(Signal):
     ValueError
         No such column, no rows, or a cell that is no finite number: named by file, line
         and column.
+    TypeError
+        A path that is none.
     """
 
-    path: str = ""
+    path: str | os.PathLike[str] = ""
     column: str = ""
     separator: str = ","
     loop: bool = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        object.__setattr__(self, "path", path_text(self.path, f"signal {self.name()}: path"))
         separator = _SEPARATORS.get(self.separator, self.separator)
         if len(separator) != 1:
             raise ValueError(
@@ -260,7 +263,7 @@ class FromFile(Signal):
     @cached_property
     def series(self) -> Floats:
         """The column's numbers, read once."""
-        return _read_column(self.path, self.column, self.separator)
+        return _read_column(os.fspath(self.path), self.column, self.separator)
 
     @property
     def family(self) -> Hashable:
@@ -321,30 +324,29 @@ def signal_from_fields(given: Mapping[str, Any]) -> Signal:
 
 
 def _read_column(path: str, column: str, separator: str) -> Floats:
+    rows = read_rows(path, separator)
+    _, names = next(rows, (1, []))
+    header = [name.strip() for name in names]
+    if header.count(column) != 1:
+        raise ValueError(
+            f"{path}, line 1: {header.count(column)} columns are called {shown(column)}; "
+            f"there are {', '.join(header)[:200] or 'none'}"
+        )
+    at = header.index(column)
     numbers = []
-    with Path(path).open(newline="", encoding="utf-8-sig") as file:
-        reader = csv.reader(file, delimiter=separator)
-        header = [name.strip() for name in next(reader, [])]
-        if header.count(column) != 1:
+    for line, cells in rows:
+        if not cells:
+            continue
+        cell = cells[at] if at < len(cells) else ""
+        try:
+            number = float(cell)
+        except ValueError:
+            number = math.nan
+        if not math.isfinite(number):
             raise ValueError(
-                f"{path}, line 1: {header.count(column)} columns are called {shown(column)}; "
-                f"there are {', '.join(header)[:200] or 'none'}"
+                f"{path}, line {line}, column {shown(column)}: {shown(cell)} is no finite number"
             )
-        at = header.index(column)
-        for cells in reader:
-            if not cells:
-                continue
-            cell = cells[at] if at < len(cells) else ""
-            try:
-                number = float(cell)
-            except ValueError:
-                number = math.nan
-            if not math.isfinite(number):
-                raise ValueError(
-                    f"{path}, line {reader.line_num}, column {shown(column)}: {shown(cell)} is "
-                    "no finite number"
-                )
-            numbers.append(number)
+        numbers.append(number)
     if not numbers:
         raise ValueError(f"{path}: no rows below the header")
     return np.array(numbers)
