@@ -144,6 +144,42 @@ def test_a_wrong_option_is_a_clear_error(run, marker, complaint):
     assert "Traceback" not in done.stdout.str()
 
 
+def test_a_bad_file_and_a_host_that_dies_leave_later_tests_alone(run):
+    done = run(
+        test_it="""
+        import os
+        import signal
+
+        def test_fails(make_mx_gateway, tmp_path):
+            path = tmp_path / "galaxy.json"
+            path.write_text("[" * 100_000)
+            make_mx_gateway(galaxy_file=path)
+
+        def test_right(make_mx_gateway, tmp_path):
+            path = tmp_path / "galaxy.csv"
+            path.write_text("object\\nTank1\\n")
+            assert make_mx_gateway(galaxy_file=path).endpoint
+
+        def kill(host):
+            os.kill(host.pid, signal.SIGKILL)
+            os.waitid(os.P_PID, host.pid, os.WEXITED | os.WNOWAIT)
+
+        def test_kills_and_goes_on(mx_gateway, make_mx_gateway, _mx_gateway_host):
+            kill(_mx_gateway_host)
+            assert make_mx_gateway().endpoint
+
+        def test_kills(mx_gateway, _mx_gateway_host):
+            kill(_mx_gateway_host)
+
+        def test_is_right_too(mx_gateway):
+            pass
+        """
+    )
+    done.assert_outcomes(failed=1, passed=4, errors=1)
+    done.stdout.fnmatch_lines(["*could not start: RecursionError*"])
+    done.stdout.fnmatch_lines(["E * has ended (exit code -9):", "ERROR *::test_kills - *"])
+
+
 def test_markers_and_fixtures_are_listed(run):
     run("--markers").stdout.fnmatch_lines(["@pytest.mark.mx_gateway(*options*): options of the*"])
     listed = run("--fixtures").stdout.str()

@@ -131,13 +131,14 @@ async def test_wrong_json_is_named_by_line_field_and_value(
         ('[{"object": "A"},\n]', "line 2: ']' where { must be"),
         ('[{"object": "A"}', "line 1: '' where , or ] must be"),
         ('[{"object": "A"}]\n[]', r"line 2: '\[' where the end must be"),
+        ('[{"object": "T\xe4nk"}]', "not UTF-8"),
     ],
 )
 async def test_what_is_no_json_is_named_by_line(
     tmp_path: Path, content: str, complaint: str
 ) -> None:
     file = tmp_path / "galaxy.json"
-    file.write_text(content)
+    file.write_text(content, "latin-1")
     await refused(file, complaint)
 
 
@@ -164,19 +165,24 @@ async def test_what_is_no_json_is_named_by_line(
             "line 4, field object: 'A' is not a name of its own",
         ),
         ("object,array\nA,3\n", "line 2, field attribute: '' is not a name"),
+        (
+            'object,attribute,type\nA,x,Double\nA,"y,Double\n' + "A,z,Double\n" * 20_000,
+            r"line 3: field larger than field limit .*; is a quote left open\?",
+        ),
+        ("object\nT\xe4nk\n", "not UTF-8"),
     ],
 )
 async def test_wrong_csv_is_named_by_line_field_and_value(
     tmp_path: Path, content: str, complaint: str
 ) -> None:
     file = tmp_path / "galaxy.csv"
-    file.write_text(content)
+    file.write_text(content, "latin-1")
     await refused(file, complaint)
 
 
 async def refused(file: Path, complaint: str) -> None:
     with pytest.raises(ValueError, match=complaint) as caught:
-        async with SimulatedGateway(galaxy_file=str(file)):
+        async with SimulatedGateway(galaxy_file=file):
             pytest.fail("it started")
     assert str(caught.value).startswith(str(file))
 

@@ -83,7 +83,8 @@ def test_the_child_takes_every_option_of_the_gateway() -> None:
         secured_tags={"A.x": "verified"},
         users={"anna": "secret"},
         galaxy_seed=7,
-        galaxy_file="galaxy.json",
+        galaxy_file=Path("galaxy.json"),
+        fault_file=Path("faults.json"),
         signals={"A.*": signals.Sine(period=10.0), "B.x": signals.RandomWalk(seed=3)},
     )
     assert SimulatedGateway.from_json(given.to_json()).to_json() == given.to_json()
@@ -104,12 +105,30 @@ def test_a_host_starts_and_stops_gateways_in_one_process() -> None:
         host.start(GatewayOptions())
 
 
-def test_a_host_that_died_says_so() -> None:
+def test_a_host_outlives_what_it_cannot_do(tmp_path: Path) -> None:
+    deep = tmp_path / "deep.json"
+    deep.write_text("[" * 100_000)
+    with GatewayHost() as host:
+        endpoint = host.start(GatewayOptions())
+        with pytest.raises(RuntimeError, match="could not start: RecursionError"):
+            host.start(GatewayOptions(galaxy_file=deep))
+        host.stop(endpoint)
+        with pytest.raises(RuntimeError, match=f"{endpoint} could not be stopped"):
+            host.stop(endpoint)
+        assert not host.revive()
+        assert host.start(GatewayOptions(port=int(endpoint.rpartition(":")[2]))) == endpoint
+
+
+def test_a_host_that_died_says_so_and_is_revived() -> None:
     with GatewayHost() as host:
         host.start(GatewayOptions())
-        os.kill(host.pid, signal.SIGKILL)
+        pid = host.pid
+        os.kill(pid, signal.SIGKILL)
         with pytest.raises(RuntimeError, match=r"exit code -9"):
             host.start(GatewayOptions())
+        assert host.revive()
+        assert host.pid != pid
+        assert host.start(GatewayOptions())
 
 
 def test_a_clock_cannot_be_shared_with_a_child() -> None:
@@ -117,9 +136,62 @@ def test_a_clock_cannot_be_shared_with_a_child() -> None:
         SimulatedGatewayProcess(clock=VirtualClock())
 
 
-def test_a_wrong_option_is_an_error_of_the_parent() -> None:
-    with pytest.raises(ValueError, match="max_sessions"):
-        SimulatedGatewayProcess(max_sessions=0)
+@pytest.mark.parametrize(
+    ("option", "value", "complaint"),
+    [
+        ("host", 5, "host must be a str, got 5"),
+        ("port", 65536, r"port must lie in 0\.\.65535, got 65536"),
+        ("port", "5120", "port must be an integer, got '5120'"),
+        ("max_sessions", 0, "max_sessions must lie in 1"),
+        ("max_message_bytes", 4e6, "max_message_bytes must be an integer, got 4000000.0"),
+        ("lease", "1", "lease is '1', not a number of seconds"),
+        ("lease", -1, "lease is -1, not a number of seconds"),
+        ("detach_grace", float("nan"), "detach_grace is nan, not a number of seconds"),
+        ("era", "3", "era is '3', none of 1, 2 and 3"),
+        ("tags", "A.x", "tags must be a list of str, got one str"),
+        ("tags", 5, "tags must be a list of str, got one int"),
+        ("tags", ["A.x", 5], r"tags\[1\] must be a str, got one int"),
+        ("initial_faults", "latency", "initial_faults must be a list of str"),
+        ("initial_faults", [{"fault": "latency"}], r"initial_faults\[0\] must be a str, got one d"),
+        ("secured_tags", ["A.x"], "secured_tags must be a dict of a tag, a str, to 'secured' or"),
+        ("secured_tags", {5: "secured"}, "secured_tags must be a dict of a tag, a str"),
+        ("secured_tags", {"A.x": "safe"}, "secured_tags: 'safe' for 'A.x' is not 'secured' or"),
+        ("secured_tags", {"A.x": []}, r"secured_tags: \[\] for 'A.x' is not 'secured' or"),
+        ("users", ["anna"], "users must be a dict of a name, a str, to a password"),
+        ("users", {"anna": 5}, "users: the password of 'anna' must be a str"),
+        ("api_keys", "mxgw_own_1", "api_keys must be a dict of a key, a str, to its scopes"),
+        ("api_keys", {"mxgw_own_1": "admin"}, "the scopes of a key must be a list of str"),
+        ("signals", ["A.x"], "signals must be a dict of a tag, a str, to a signal"),
+        ("tls", ("key", "chain"), "tls must be private key and certificate chain, each the bytes"),
+        ("tls", 5, "tls must be private key and certificate chain"),
+        ("galaxy_file", 5, "galaxy_file must be a path, got 5"),
+        ("fault_file", b"faults.json", "fault_file must be a path, got b'faults.json'"),
+    ],
+)
+def test_a_wrong_option_is_an_error_of_the_parent(
+    option: str, value: object, complaint: str
+) -> None:
+    with pytest.raises((TypeError, ValueError), match=complaint):
+        SimulatedGatewayProcess(**{option: value})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("initial_faults", "expire-key:key=mxgw_a_secret"),
+        ("initial_faults", [{"fault": "expire-key", "key": "mxgw_a_secret"}]),
+        ("api_keys", "mxgw_a_secret"),
+        ("api_keys", {b"mxgw_a_secret": ["admin"]}),
+        ("users", ["secret"]),
+        ("users", {"anna": ["secret"]}),
+        ("tls", "secret"),
+        ("tls", ["secret", "chain"]),
+    ],
+)
+def test_what_may_hold_a_secret_is_not_shown(option: str, value: object) -> None:
+    with pytest.raises((TypeError, ValueError), match=option) as caught:
+        SimulatedGatewayProcess(**{option: value})  # type: ignore[arg-type]
+    assert "secret" not in str(caught.value)
 
 
 async def test_a_child_that_cannot_start_says_why(caplog: pytest.LogCaptureFixture) -> None:

@@ -109,7 +109,7 @@ async def test_a_generated_certificate(
 async def test_only_a_generated_certificate_has_an_authority(authority: trustme.CA) -> None:
     assert SimulatedGateway().ca_pem is None
     assert SimulatedGateway(tls=identity(authority, "localhost")).ca_pem is None
-    with pytest.raises(ValueError, match="tls is 'yes', neither a pair of bytes nor 'generate'"):
+    with pytest.raises(ValueError, match="tls is a text, neither a pair of bytes nor 'generate'"):
         SimulatedGateway(tls="yes")  # type: ignore[arg-type]
     one, other = SimulatedGateway(tls="generate"), SimulatedGateway(tls="generate")
     assert one.ca_pem == one.ca_pem != other.ca_pem

@@ -88,6 +88,8 @@ def make_mx_gateway(
 
     def make(**given: Any) -> MxGateway:
         options = _options(given)
+        if _mx_gateway_host.revive():
+            endpoints.clear()
         try:
             endpoint = _mx_gateway_host.start(options)
         except RuntimeError as error:

@@ -41,6 +41,11 @@ class Child:
         """The process id."""
         return self._process.pid
 
+    @property
+    def is_running(self) -> bool:
+        """Whether it has not ended."""
+        return self._process.poll() is None
+
     def ask(self, line: str) -> str:
         """Write a line and return the line that answers it.
 
@@ -61,7 +66,7 @@ class Child:
             child.stdin.flush()
             if not select.select([child.stdout], [], [], _ANSWER_SECONDS)[0]:
                 raise TimeoutError(
-                    f"the simulated gateway did not start within {_ANSWER_SECONDS:.0f} s"
+                    f"the simulated gateway did not answer within {_ANSWER_SECONDS:.0f} s"
                 )
             answer = child.stdout.readline().strip()
         except BrokenPipeError:
@@ -69,7 +74,7 @@ class Child:
         if not answer:
             code = child.wait()
             raise RuntimeError(
-                f"the simulated gateway could not start (exit code {code}):\n"
+                f"the process of the simulated gateway has ended (exit code {code}):\n"
                 f"{self._take_errors() or 'it said nothing'}"
             )
         return answer

@@ -56,15 +56,25 @@ class GatewayHost:
             raise RuntimeError(f"the simulated gateway could not start: {answer['error']}")
         return str(answer["endpoint"])
 
+    def revive(self) -> bool:
+        """Start the child again if it has ended; tell whether it had, and its gateways with it."""
+        if self._running.is_running:
+            return False
+        self._running.stop()
+        self.__enter__()
+        return True
+
     def stop(self, endpoint: str) -> None:
         """Stop a gateway.
 
         Raises
         ------
         RuntimeError
-            The child has ended.
+            There is none, it cannot stop, or the child has ended.
         """
-        self._running.ask(json.dumps({"stop": endpoint}))
+        answer = json.loads(self._running.ask(json.dumps({"stop": endpoint})))
+        if "error" in answer:
+            raise RuntimeError(f"{endpoint} could not be stopped: {answer['error']}")
 
     @property
     def _running(self) -> Child:
@@ -89,12 +99,14 @@ async def serve_many(lines: asyncio.StreamReader) -> None:
 
 async def _obey(line: str, running: dict[str, SimulatedGateway]) -> dict[str, Any]:
     told = json.loads(line)
-    if "stop" in told:
-        await running.pop(told["stop"]).__aexit__(None, None, None)
-        return {}
     try:
+        if "stop" in told:
+            await running.pop(told["stop"]).__aexit__(None, None, None)
+            return {}
         gateway = await SimulatedGateway.from_json(line).__aenter__()
     except (OSError, ValueError) as error:  # a port that is taken, a file that is wrong
         return {"error": str(error)}
+    except Exception as error:  # whatever it is, the host's other gateways go on
+        return {"error": repr(error)}
     running[gateway.endpoint] = gateway
     return {"endpoint": gateway.endpoint}

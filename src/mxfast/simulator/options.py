@@ -1,12 +1,13 @@
 """What a simulated gateway can be told, in process and in a child process."""
 
 import json
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from typing import Any, Literal, Self
 
-from mxfast.checks import shown
+from mxfast.checks import in_range, path_text, shown, text
 from mxfast.simulator.access import DEFAULT_API_KEY, SCOPES, Access
 from mxfast.simulator.certificates import GeneratedIdentity, generate_identity
 from mxfast.simulator.clock import Clock
@@ -24,6 +25,8 @@ ERAS = (1, 2, 3)
 MOST_SUBSCRIBERS = 8
 
 _LONGEST = float("inf")
+
+_LARGEST = 2**31 - 1
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)  # a repr would show the keys
@@ -61,7 +64,7 @@ class GatewayOptions:
         Passwords of the galaxy's users by name. Their ids count from 1, and a user's GUID
         is ``uuid.uuid5(uuid.NAMESPACE_OID, name)``. None, the default, is a galaxy without
         security, which takes any name, password and id.
-    galaxy_file : str, optional
+    galaxy_file : str or path, optional
         A file with the galaxy, JSON or CSV. Its attributes are the tags there are, besides
         those in ``tags``. None, the default, generates one, whose attributes are tags
         besides the others.
@@ -89,7 +92,7 @@ class GatewayOptions:
         Whether an item takes a write only after its first data change, as on a plant.
     initial_faults : iterable of str, optional
         Faults to begin with, as :func:`mxfast.simulator.faults.fault_from_text` takes them.
-    fault_file : str, optional
+    fault_file : str or path, optional
         A file that says which faults there are while the gateway runs; see
         :class:`mxfast.simulator.fault_control.FaultFile`.
     signals : mapping of str to Signal, optional
@@ -106,7 +109,8 @@ class GatewayOptions:
         For a number out of range, an unknown scope, fault, era or policy, another kind of
         security, or a tls that is none.
     TypeError
-        For a signal that is none.
+        For an option of another type: one text where several are taken, a number with a
+        fraction, a signal that is none.
     """
 
     host: str = "127.0.0.1"
@@ -122,7 +126,7 @@ class GatewayOptions:
     event_queue_capacity: int = 10_000
     secured_tags: Mapping[str, Security] | None = None
     users: Mapping[str, str] | None = None
-    galaxy_file: str | None = None
+    galaxy_file: str | os.PathLike[str] | None = None
     galaxy_objects: int = 100
     galaxy_seed: int = 0
     era: int = 3
@@ -134,55 +138,58 @@ class GatewayOptions:
     command_timeout: float = 30.0
     strict_writes: bool = False
     initial_faults: Iterable[str] = ()
-    fault_file: str | None = None
+    fault_file: str | os.PathLike[str] | None = None
     signals: Mapping[str, Signal] = field(default_factory=dict)
     clock: Clock | None = None
 
     def __post_init__(self) -> None:
-        # An iterator can be gone through only once.
-        if self.tags is not None:
-            object.__setattr__(self, "tags", tuple(self.tags))
+        text(self.host, "host")
+        # Kept as what goes through JSON; and an iterator can be gone through only once.
+        self._keep("tags", None if self.tags is None else _texts(self.tags, "tags"))
         if self.api_keys is not None:
-            kept = {key: tuple(scopes) for key, scopes in self.api_keys.items()}
-            object.__setattr__(self, "api_keys", kept)
+            keys = _mapping(self.api_keys, "api_keys", "a key", "its scopes")
+            kept = {key: _texts(scopes, "the scopes of a key") for key, scopes in keys.items()}
+            self._keep("api_keys", kept)
         Access(self.api_keys)
-        if not 0 <= self.port <= 65535:
-            raise ValueError(f"port is {self.port}, not 0 to 65535")
-        for name in ("update_interval", "lease", "detach_grace", "command_timeout"):
-            if not 0 <= (seconds := getattr(self, name)) < _LONGEST:
-                raise ValueError(f"{name} is {seconds}, not a number of seconds")
-        for name in (
-            "max_sessions",
-            "max_message_bytes",
-            "event_queue_capacity",
-            "max_event_subscribers",
-            "max_pending_commands",
-            "galaxy_objects",
-        ):
-            if (number := getattr(self, name)) < 1:
-                raise ValueError(f"{name} is {number}, not 1 or more")
-        if self.max_event_subscribers > MOST_SUBSCRIBERS:
-            raise ValueError(
-                f"max_event_subscribers is {self.max_event_subscribers}, not 1 to "
-                f"{MOST_SUBSCRIBERS}"
-            )
+        self._check_numbers()
         if self.era not in ERAS:
-            raise ValueError(f"era is {self.era}, none of 1, 2 and 3")
+            raise ValueError(f"era is {shown(self.era)}, none of 1, 2 and 3")
         if self.overflow_policy not in OVERFLOW_POLICIES:
             raise ValueError(
-                f"overflow_policy is {self.overflow_policy!r}, neither of "
+                f"overflow_policy is {shown(self.overflow_policy)}, neither of "
                 f"{' and '.join(OVERFLOW_POLICIES)}"
             )
-        object.__setattr__(self, "initial_faults", tuple(self.initial_faults))
-        for text in self.initial_faults:
-            fault_from_text(text)
+        for name in ("galaxy_file", "fault_file"):
+            if (path := getattr(self, name)) is not None:
+                self._keep(name, path_text(path, name))
+        self._keep("initial_faults", _texts(self.initial_faults, "initial_faults"))
+        for each in self.initial_faults:
+            fault_from_text(each)
         _check_tls(self.tls)
         _check_signals(self.signals)
-        wrong = sorted(set((self.secured_tags or {}).values()) - set(SECURITY_LEVELS))
-        if wrong:
-            raise ValueError(
-                f"secured_tags: {wrong[0]!r} is none of {', '.join(map(repr, SECURITY_LEVELS))}"
-            )
+        _check_users(self.users)
+        _check_secured(self.secured_tags)
+
+    def _keep(self, name: str, value: object) -> None:
+        object.__setattr__(self, name, value)  # the options are frozen
+
+    def _check_numbers(self) -> None:
+        for name in ("update_interval", "lease", "detach_grace", "command_timeout"):
+            seconds = getattr(self, name)
+            if not hasattr(seconds, "__float__") or not 0 <= float(seconds) < _LONGEST:
+                raise ValueError(f"{name} is {shown(seconds)}, not a number of seconds")
+            self._keep(name, float(seconds))
+        for name, least, most in (
+            ("port", 0, 65535),
+            ("max_sessions", 1, _LARGEST),
+            ("max_message_bytes", 1, _LARGEST),
+            ("event_queue_capacity", 1, _LARGEST),
+            ("max_event_subscribers", 1, MOST_SUBSCRIBERS),
+            ("max_pending_commands", 1, _LARGEST),
+            ("galaxy_objects", 1, _LARGEST),
+            ("galaxy_seed", -(2**63), 2**63 - 1),
+        ):
+            self._keep(name, in_range(getattr(self, name), name, least, most))
 
     @cached_property
     def _generated(self) -> GeneratedIdentity:
@@ -235,12 +242,54 @@ class GatewayOptions:
         return cls(**told)
 
 
-def _check_tls(tls: object) -> None:
-    if isinstance(tls, str) and tls != "generate":
-        raise ValueError(f"tls is {shown(tls)}, neither a pair of bytes nor 'generate'")
+def _texts(given: object, name: str) -> tuple[str, ...]:
+    """Return several texts; one alone would be taken for its letters.
+
+    Errors do not show what was given: a fault may hold a key.
+    """
+    if isinstance(given, str) or not isinstance(given, Iterable):
+        raise TypeError(f"{name} must be a list of str, got one {type(given).__name__}")
+    texts = tuple(given)
+    for index, each in enumerate(texts):
+        if not isinstance(each, str):
+            raise TypeError(f"{name}[{index}] must be a str, got one {type(each).__name__}")
+    return texts
 
 
-def _check_signals(signals: Mapping[str, object]) -> None:
-    for tag, signal in signals.items():
+def _mapping(given: object, name: str, key: str, value: str) -> Mapping[str, Any]:
+    if not isinstance(given, Mapping) or not all(isinstance(each, str) for each in given):
+        # Without what it is: it may hold keys or passwords.
+        raise TypeError(f"{name} must be a dict of {key}, a str, to {value}")
+    return given
+
+
+def _check_tls(tls: Any) -> None:
+    # Errors do not show what was given: it may be a private key.
+    if isinstance(tls, str):
+        if tls != "generate":
+            raise ValueError("tls is a text, neither a pair of bytes nor 'generate'")
+    elif tls is not None and (
+        not isinstance(tls, (tuple, list)) or list(map(type, tls)) != [bytes, bytes]
+    ):
+        raise TypeError("tls must be private key and certificate chain, each the bytes of a PEM")
+
+
+def _check_signals(signals: object) -> None:
+    for tag, signal in _mapping(signals, "signals", "a tag", "a signal").items():
         if not isinstance(signal, Signal):
             raise TypeError(f"signals: {shown(signal)} for {shown(tag)} is no signal")
+
+
+def _check_users(users: object) -> None:
+    if users is not None:
+        for name, password in _mapping(users, "users", "a name", "a password").items():
+            if not isinstance(password, str):
+                raise TypeError(f"users: the password of {shown(name)} must be a str")
+
+
+def _check_secured(tags: object) -> None:
+    if tags is not None:
+        levels = " or ".join(map(repr, SECURITY_LEVELS))
+        for tag, level in _mapping(tags, "secured_tags", "a tag", levels).items():
+            if level not in tuple(SECURITY_LEVELS):
+                raise ValueError(f"secured_tags: {shown(level)} for {shown(tag)} is not {levels}")

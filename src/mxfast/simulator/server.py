@@ -1,6 +1,7 @@
 """The simulated gateway: its options, its server and its scan."""
 
 import logging
+import os
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
@@ -157,7 +158,7 @@ class SimulatedGateway(GatewayOptions):
         )
         fault_file = None
         if self.fault_file is not None:
-            fault_file = FaultFile(self.fault_file, self._faults)
+            fault_file = FaultFile(os.fspath(self.fault_file), self._faults)
         port = self._listen(server)
         await server.start()
         self._faults.attach(clock, sessions, lambda: drop_connections(port))
@@ -196,7 +197,7 @@ class SimulatedGateway(GatewayOptions):
         objects = (
             generate(self.galaxy_objects, self.galaxy_seed)
             if self.galaxy_file is None
-            else read_galaxy(self.galaxy_file)
+            else read_galaxy(os.fspath(self.galaxy_file))
         )
         return Galaxy(objects, self._clock.time_ns)
 
