@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import socket
+import traceback
 from collections.abc import AsyncIterator, Awaitable
 from pathlib import Path
 from typing import Any
@@ -520,8 +521,50 @@ def test_a_text_that_names_no_fault_is_refused(text: str, said: str):
         SimulatedGateway(initial_faults=[text])
 
 
+KEY = "mxgw_a_TOPSECRET"
+
+
 def test_no_repr_shows_a_key():
-    assert "secret" not in repr(faults.ExpireKey(key="mxgw_a_secret"))
+    assert "TOPSECRET" not in repr(faults.ExpireKey(key=KEY))
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        f"expire-key:{KEY}",
+        f"expire-key={KEY}",
+        f"expire-key {KEY}",
+        f"expire_key:key={KEY}",
+        f"expire-key:{KEY}=1",
+        f"expire-key:key={KEY},times=-1",
+        f"expire-key:times={KEY}",
+        KEY,
+        {"fault": "expire-key", "keys": KEY},
+        {"fault": "expire-key", KEY: 1},
+        {"fault": "expire-key", "times": KEY},
+        {"fault": f"expire-key:key={KEY}"},
+        {"falt": "expire-key", "key": KEY},
+        ["expire-key", KEY],
+    ],
+)
+async def test_no_error_shows_a_key(tmp_path: Path, caplog: pytest.LogCaptureFixture, entry: Any):
+    path = tmp_path / "faults.json"
+    path.write_text(json.dumps(["latency", entry]))
+    with pytest.raises(ValueError, match=r"faults\.json, entry 2: ") as caught:
+        await SimulatedGateway(fault_file=path).__aenter__()
+    shown = "".join(traceback.format_exception(caught.value))
+    if isinstance(entry, str):
+        with pytest.raises(ValueError, match="expire-key") as caught:
+            SimulatedGateway(initial_faults=[entry])
+        shown += "".join(traceback.format_exception(caught.value))
+    path.unlink()
+    async with SimulatedGateway(fault_file=path):
+        path.write_text(json.dumps([entry]))
+        async with asyncio.timeout(30):
+            while not caplog.records:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+    assert "faults stay as they are" in caplog.text
+    assert "TOPSECRET" not in shown + caplog.text
 
 
 def test_an_action_needs_a_gateway_that_runs():

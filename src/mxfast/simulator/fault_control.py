@@ -12,7 +12,6 @@ import grpc
 import numpy as np
 from numpy.typing import NDArray
 
-from mxfast.checks import shown
 from mxfast.contract import mxaccess_gateway as pb
 from mxfast.simulator import faults, status
 from mxfast.simulator.clock import Clock, Timer
@@ -299,6 +298,17 @@ def _without_payload(method: str, reply: bytes) -> bytes:
     return b""  # the others carry nothing but what they should
 
 
+def _fault(entry: Any) -> Fault:
+    match entry:
+        case str():
+            return faults.fault_from_text(entry)
+        case {"fault": str(name)}:
+            given = {key: value for key, value in entry.items() if key != "fault"}
+            return faults.fault_from_fields(name, given)
+    # Not what it is: it may hold a key.
+    raise ValueError("it is neither text nor an object with a 'fault'")
+
+
 class FaultFile:
     """A file that says which faults a gateway has, looked at as long as it runs.
 
@@ -366,18 +376,13 @@ class FaultFile:
             raise ValueError(f"fault file {self._path}: {error}") from error
         if not isinstance(listed, list):
             raise ValueError(f"fault file {self._path}: it does not hold a list")
-        return [self._fault(entry) for entry in listed]
-
-    def _fault(self, entry: Any) -> Fault:
-        match entry:
-            case str():
-                return faults.fault_from_text(entry)
-            case {"fault": str(name)}:
-                given = {key: value for key, value in entry.items() if key != "fault"}
-                return faults.fault_from_fields(name, given)
-        raise ValueError(
-            f"fault file {self._path}: {shown(entry)} is neither text nor an object with a 'fault'"
-        )
+        wanted = []
+        for number, entry in enumerate(listed, 1):
+            try:
+                wanted.append(_fault(entry))
+            except ValueError as error:
+                raise ValueError(f"fault file {self._path}, entry {number}: {error}") from error
+        return wanted
 
     def _take(self, wanted: list[Fault]) -> None:
         kept, new = [], list(wanted)
