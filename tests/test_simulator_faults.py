@@ -186,6 +186,14 @@ async def test_a_reply_is_malformed(gateway: SimulatedGateway, remote: Remote, f
     assert (await remote.invoke("register")).register.server_handle > 0
 
 
+async def test_the_replies_to_all_commands_are_malformed(gateway: SimulatedGateway, peer: Peer):
+    gateway.faults.add(faults.MalformedReply(command="Invoke"))
+    remote = await peer.open()
+    for attempt in (remote.invoke("ping"), remote.write([1], [1.0])):
+        with pytest.raises(DecodeError):
+            await attempt
+
+
 async def test_the_reply_to_open_session_lacks_its_id(gateway: SimulatedGateway, peer: Peer):
     gateway.faults.add(faults.MalformedReply(command="OpenSession", form="no-payload"))
     assert (await peer.open()).session_id == ""
@@ -511,6 +519,12 @@ def test_a_text_gives_the_fields():
         ("quality:quality=256", "256"),
         ("cut-after:events=0", "events"),
         ("malformed-reply:form=odd", "odd"),
+        ("malformed-reply:command=writebulk", "command is 'writebulk', none of write_bulk, "),
+        ("malformed-reply:command=StreamEvents", "'StreamEvents', none of .*, Invoke"),
+        ("malformed-reply:command=opensession", "'opensession', none of OpenSession"),
+        ("latency:method=invoke,seconds=1", "latency: method is 'invoke', none of Invoke$"),
+        ("latency:method=xyz", "'xyz', none of OpenSession, .*, TestConnection, "),
+        ("refuse-calls:method=WriteBulk", "refuse-calls: method is 'WriteBulk', none of"),
         ("latency:times=-1", "times"),
     ],
 )

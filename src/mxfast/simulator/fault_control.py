@@ -194,11 +194,11 @@ class Faults:
 
     def reply(self, method: str, reply: bytes) -> bytes:
         """Return what is sent in the place of a unary call's reply."""
-        name = method
+        command = ""
         if method == "Invoke":
-            name = status.command_name(pb.MxCommandReply.FromString(reply).kind)
+            command = status.command_name(pb.MxCommandReply.FromString(reply).kind)
         for fault in self.replies:
-            if fault.command in ("", name):
+            if fault.command in ("", method, command):
                 self._wear(fault)
                 if fault.form == "garbage":
                     return b"\xff" * 8

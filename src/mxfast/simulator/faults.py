@@ -5,15 +5,25 @@ fault is its name and its fields: ``latency:seconds=0.2,jitter=0.1``.
 """
 
 import contextlib
+import difflib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import grpc
 
 from mxfast.checks import shown
+from mxfast.contract import galaxy_repository, mxaccess_gateway
 from mxfast.simulator import described
+from mxfast.simulator.status import command_name
+
+_RPCS = {
+    method.name: method
+    for file in (mxaccess_gateway.DESCRIPTOR, galaxy_repository.DESCRIPTOR)
+    for service in file.services_by_name.values()
+    for method in service.methods
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,6 +91,7 @@ class Latency(Counted):
     def __post_init__(self) -> None:
         super().__post_init__()
         _check_seconds(self, "seconds", "jitter")
+        _check_known(self, "method", _RPCS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,6 +115,7 @@ class RefuseCalls(Counted):
         super().__post_init__()
         if self.code not in grpc.StatusCode.__members__ or self.code == "OK":
             raise ValueError(f"{self.name()}: {shown(self.code)} is no gRPC status of a failure")
+        _check_known(self, "method", _RPCS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,7 +157,7 @@ class MalformedReply(Counted):
     ----------
     command : str, default ""
         The command, such as ``"register"`` or ``"write_bulk"``, or an RPC with one reply,
-        such as ``"OpenSession"``; empty for all.
+        such as ``"OpenSession"`` or, for every command, ``"Invoke"``; empty for all.
     form : {"garbage", "empty", "no-payload"}
         Bytes that are no message, no bytes, or a reply without what it should carry.
     times : int, default 0
@@ -158,6 +170,10 @@ class MalformedReply(Counted):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        unary = [name for name, method in _RPCS.items() if not method.server_streaming]
+        _check_known(
+            self, "command", [*map(command_name, mxaccess_gateway.MxCommandKind.values()), *unary]
+        )
         if self.form not in self.FORMS:
             raise ValueError(
                 f"{self.name()}: form {shown(self.form)} is none of {', '.join(self.FORMS)}"
@@ -422,6 +438,12 @@ def _check_seconds(fault: Fault, *names: str) -> None:
     for name in names:
         if not 0 <= (seconds := getattr(fault, name)) < float("inf"):
             raise ValueError(f"{fault.name()}: {name} is {seconds}, not a number of seconds")
+
+
+def _check_known(fault: Fault, name: str, known: Collection[str]) -> None:
+    if (value := getattr(fault, name)) and value not in known:
+        near = difflib.get_close_matches(value, known) or known
+        raise ValueError(f"{fault.name()}: {name} is {shown(value)}, none of {', '.join(near)}")
 
 
 def _check_count(fault: Fault, name: str, least: int) -> None:
