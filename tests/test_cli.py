@@ -204,6 +204,26 @@ async def test_simulate_takes_a_galaxy_signals_and_tls(tmp_path):
     assert await process.wait() == 0
 
 
+async def test_simulate_leaves_the_certificate_of_the_gateway_that_has_the_port(tmp_path):
+    authority = tmp_path / "ca.pem"
+    authority.write_text("of the gateway that runs")
+    async with SimulatedGateway() as gateway:
+        port = gateway.endpoint.rpartition(":")[2]
+        done = await mxfast_async("simulate", "--port", port, "--tls", str(authority))
+    assert done.returncode == 1
+    assert f"cannot listen on 127.0.0.1:{port}: the port is taken" in done.stderr
+    assert "certificate" not in done.stderr
+    assert authority.read_text() == "of the gateway that runs"
+
+
+async def test_simulate_says_where_it_cannot_write_the_certificate(tmp_path):
+    authority = tmp_path / "missing" / "ca.pem"
+    done = await mxfast_async("simulate", "--port", "0", "--tls", str(authority))
+    assert done.returncode == 1
+    assert str(authority) in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 async def test_simulate_takes_the_size_and_seed_of_the_galaxy():
     process = await asyncio.create_subprocess_exec(
         *COMMAND,

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Any, Literal
 
 import grpc
 import pytest
@@ -13,6 +13,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from mxfast.contract import GALAXY_METHODS, GATEWAY_METHODS
 from mxfast.contract import mxaccess_gateway as pb
 from mxfast.simulator import DEFAULT_API_KEY, SCOPES, SimulatedGateway
+from mxfast.simulator.certificates import generate_identity
 from tests.simulator_client import Peer, Remote, double, kind_of
 
 
@@ -264,16 +265,24 @@ async def test_tls_serves_the_given_certificate() -> None:
             await (await peer.open()).invoke("ping")
 
 
-async def test_a_taken_port_is_an_error() -> None:
+@pytest.mark.parametrize("tls", [None, "generate"])
+async def test_a_taken_port_is_not_blamed_on_the_certificate(tls: Literal["generate"]) -> None:
     async with SimulatedGateway() as gateway:
         port = int(gateway.endpoint.rpartition(":")[2])
-        with pytest.raises(OSError, match=str(port)):
-            await SimulatedGateway(port=port).__aenter__()
+        with pytest.raises(OSError, match=f"listen on 127.0.0.1:{port}: the port is") as caught:
+            await SimulatedGateway(port=port, tls=tls).__aenter__()
+    assert "certificate" not in str(caught.value)
 
 
-async def test_a_certificate_that_does_not_load_is_an_error() -> None:
-    with pytest.raises(OSError, match="key and certificate"):
-        await SimulatedGateway(tls=(b"no key", b"no certificate")).__aenter__()
+async def test_a_certificate_that_does_not_load_is_not_blamed_on_the_port() -> None:
+    fitting, other = generate_identity("a"), generate_identity("a")
+    async with SimulatedGateway() as gateway:
+        taken = int(gateway.endpoint.rpartition(":")[2])
+        for port in (0, taken):
+            for tls in ((b"no key", b"no certificate"), (fitting.private_key, other.chain)):
+                with pytest.raises(OSError, match="key and certificate chain: they must") as caught:
+                    await SimulatedGateway(tls=tls, port=port).__aenter__()
+                assert "port" not in str(caught.value)
 
 
 async def test_a_gateway_starts_again_empty() -> None:

@@ -120,8 +120,6 @@ def simulate(
         )
         if no_auth:
             gateway = replace(gateway, api_keys=None)
-        if ca_file is not None and gateway.ca_pem is not None:
-            ca_file.write_bytes(gateway.ca_pem)
     except (OSError, ValueError) as error:
         raise click.UsageError(str(error)) from error
     run(serve(gateway, ca_file))
@@ -134,15 +132,22 @@ def _signal(text: str) -> tuple[str, Signal]:
     return tag, signal_from_text(signal)
 
 
+def _announce(gateway: SimulatedGateway, ca_file: Path | None) -> None:
+    # Not before it listens: the file may be that of a gateway which has the port.
+    if ca_file is not None and gateway.ca_pem is not None:
+        ca_file.write_bytes(gateway.ca_pem)
+    click.echo(f"endpoint: {gateway.endpoint}")
+    click.echo(f"api key:  {gateway.api_key or 'none needed'}")
+    if ca_file is not None:
+        click.echo(f"ca file:  {ca_file}")
+
+
 async def serve(gateway: SimulatedGateway, ca_file: Path | None) -> None:
     """Serve until SIGINT or SIGTERM, after saying where, with which key and certificate."""
     stop = asyncio.Event()
     for signum in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(signum, stop.set)
     async with gateway:
-        click.echo(f"endpoint: {gateway.endpoint}")
-        click.echo(f"api key:  {gateway.api_key or 'none needed'}")
-        if ca_file is not None:
-            click.echo(f"ca file:  {ca_file}")
+        _announce(gateway, ca_file)
         await stop.wait()
     click.echo("stopped")

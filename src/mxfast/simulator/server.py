@@ -2,6 +2,7 @@
 
 import logging
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
@@ -250,15 +251,36 @@ class SimulatedGateway(GatewayOptions):
 
     def _listen(self, server: grpc.aio.Server) -> int:
         address = f"{self._address}:{self.port}"
+        if self.identity is None:
+            return _bind(server.add_insecure_port, address)
+        credentials = grpc.ssl_server_credentials([self.identity])
+
+        def add(address: str) -> int:
+            return server.add_secure_port(address, credentials)
+
         try:
-            if self.identity is None:
-                return server.add_insecure_port(address)
-            return server.add_secure_port(address, grpc.ssl_server_credentials([self.identity]))
-        except RuntimeError as error:
-            given = "" if self.tls is None else " with the given key and certificate"
-            raise OSError(
-                f"the simulated gateway cannot listen on {address}{given}: {error}"
-            ) from error
+            return _bind(add, address)
+        except OSError:
+            # gRPC says the same of a port and of a certificate. A port that is free tells
+            # them apart; nothing is served on it.
+            try:
+                add("127.0.0.1:0")
+            except RuntimeError as error:
+                raise OSError(
+                    "the simulated gateway cannot serve TLS with the given key and certificate "
+                    "chain: they must be PEM, and belong to each other"
+                ) from error
+            raise
+
+
+def _bind(add: Callable[[str], int], address: str) -> int:
+    try:
+        return add(address)
+    except RuntimeError as error:
+        raise OSError(
+            f"the simulated gateway cannot listen on {address}: the port is taken or reserved, or "
+            f"the address is not this machine's ({error})"
+        ) from error
 
 
 @dataclass(frozen=True)
