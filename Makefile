@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint stub bench sanitize fuzz clean
+.PHONY: demo test model lint stub bench sanitize fuzz clean
 .DEFAULT_GOAL := demo
 
 $(BIN)/.installed: pyproject.toml setup.py MANIFEST.in $(wildcard proto/*.proto src/mxfast/*.p*x* src/mxfast/*.pxd)
@@ -15,6 +15,10 @@ demo: $(BIN)/.installed
 
 test: $(BIN)/.installed
 	$(BIN)/python -m pytest
+
+# Random commands from 20 clients against the simulated gateway and a model of it, for a minute.
+model: $(BIN)/.installed
+	MXFAST_MODEL_EXAMPLES=60 $(BIN)/python -m pytest tests/test_simulator_model.py
 
 lint: $(BIN)/.installed
 	$(BIN)/ruff check

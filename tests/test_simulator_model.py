@@ -1,7 +1,7 @@
 """Random commands in random order from twenty clients: gateway and model agree.
 
 Each example starts a gateway. ``MXFAST_MODEL_EXAMPLES`` says how many there are; 60 take
-about a minute.
+about a minute (``make model``).
 """
 
 import asyncio
