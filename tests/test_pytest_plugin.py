@@ -55,9 +55,11 @@ def test_the_asynchronous_fixtures_work_in_both_modes(run, mode):
 def test_the_examples_of_the_documentation_run(run, document):
     text = (ROOT / document).read_text()
     blocks = re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
-    (example,) = [code for code in blocks if "mx_session" in code]
-    done = run(test_line4=example)
-    done.assert_outcomes(passed=example.count("def test_"))
+    examples = [code for code in blocks if "mx_session" in code]
+    done = run(**{f"test_line{number}": code for number, code in enumerate(examples)})
+    tests = sum(code.count("def test_") for code in examples)
+    assert tests
+    done.assert_outcomes(passed=tests)
 
 
 def test_each_test_has_a_gateway_of_its_own_and_its_options(run):

@@ -13,8 +13,15 @@ import grpc
 import pytest
 from google.protobuf.message import DecodeError
 
+from mxfast import GalaxyRepositoryClient, GatewayClient
 from mxfast.contract import mxaccess_gateway as pb
-from mxfast.simulator import DEFAULT_API_KEY, SimulatedGateway, VirtualClock, faults
+from mxfast.simulator import (
+    DEFAULT_API_KEY,
+    SimulatedGateway,
+    SimulatedGatewayProcess,
+    VirtualClock,
+    faults,
+)
 from mxfast.simulator.connections import drop_connections
 from mxfast.simulator.faults import FAULTS, Fault, fault_from_fields, fault_from_text
 from tests.simulator_client import Peer, Remote, Stream, double, resume, sequences, take
@@ -487,14 +494,79 @@ async def test_sequences_are_doubled_and_missing(gateway: SimulatedGateway, remo
     assert sequences(await take(stream, 8)) == [1, 2, 3, 3, 5, 6, 7, 9]
 
 
+# Alarms and deploys
+
+
+async def test_alarms_are_raised_and_cleared(gateway: SimulatedGateway, clock: VirtualClock):
+    async with await GatewayClient.connect(
+        endpoint=gateway.endpoint, api_key=gateway.api_key, plaintext=True
+    ) as client:
+        feed = client.stream_alarms()
+        assert (await anext(feed)).snapshot_complete
+        told: dict[str, Any] = {
+            "severity": 700,
+            "alarm_type": "Hi",
+            "category": "Level",
+            "description": "too full, by far",
+        }
+        gateway.faults.add(faults.RaiseAlarm(reference="Tank1.Level.Hi", **told))
+        gateway.faults.add(faults.RaiseAlarm(reference="Pump1.Run.Fault", after=60))
+        gateway.faults.add(faults.ClearAlarm(reference="Tank2.*"))
+        raised = (await anext(feed)).transition
+        assert raised.transition_kind == pb.ALARM_TRANSITION_KIND_RAISE
+        assert raised.alarm_full_reference == "Tank1.Level.Hi"
+        assert told == {
+            "severity": raised.severity,
+            "alarm_type": raised.alarm_type_name,
+            "category": raised.category,
+            "description": raised.description,
+        }
+        clock.advance(60)
+        raised = (await anext(feed)).transition
+        assert (raised.alarm_full_reference, raised.severity) == ("Pump1.Run.Fault", 500)
+        gateway.faults.add(faults.ClearAlarm(reference="Tank?.*"))
+        cleared = (await anext(feed)).transition
+        assert cleared.transition_kind == pb.ALARM_TRANSITION_KIND_CLEAR
+        assert cleared.alarm_full_reference == "Tank1.Level.Hi"
+        assert gateway.alarms.is_active("Pump1.Run.Fault")
+        gateway.faults.add(faults.ClearAlarm())
+        assert not gateway.alarms.is_active("Pump1.Run.Fault")
+        await feed.aclose()
+
+
+async def test_a_process_of_its_own_is_told_of_alarms_and_a_deploy_by_its_file(tmp_path: Path):
+    path = tmp_path / "faults.json"
+    path.write_text('["raise-alarm:reference=Tank1.Level.Hi"]')
+    async with SimulatedGatewayProcess(fault_file=path) as gateway:
+        connection: dict[str, Any] = {
+            "endpoint": gateway.endpoint,
+            "api_key": gateway.api_key,
+            "plaintext": True,
+        }
+        async with (
+            await GatewayClient.connect(**connection) as client,
+            await GalaxyRepositoryClient.connect(**connection) as galaxy,
+            client.stream_alarms() as feed,
+            galaxy.watch_deploy_events() as deploys,
+        ):
+            assert (await anext(feed)).active_alarm.alarm_full_reference == "Tank1.Level.Hi"
+            assert (await anext(feed)).snapshot_complete
+            before = await anext(deploys)
+            path.write_text('["deploy", "clear-alarm"]')
+            cleared = (await anext(feed)).transition
+            assert cleared.transition_kind == pb.ALARM_TRANSITION_KIND_CLEAR
+            assert (await anext(deploys)).sequence == before.sequence + 1
+
+
 # How faults are named
 
 
 @pytest.mark.parametrize("name", FAULTS)
 def test_every_fault_has_a_text(name: str):
-    fault = fault_from_text(name)
+    needed = {"reference": "A.x.Hi"} if name == "raise-alarm" else {}
+    fault = fault_from_text(":".join((name, *(f"{key}={value}" for key, value in needed.items()))))
     assert fault.name() == name
-    assert fault == fault_from_fields(name, {})
+    assert fault == fault_from_fields(name, needed)
 
 
 def test_a_text_gives_the_fields():
@@ -526,6 +598,9 @@ def test_a_text_gives_the_fields():
         ("latency:method=xyz", "'xyz', none of OpenSession, .*, TestConnection, "),
         ("refuse-calls:method=WriteBulk", "refuse-calls: method is 'WriteBulk', none of"),
         ("latency:times=-1", "times"),
+        ("raise-alarm:severity=700", "raise-alarm: which alarm"),
+        ("raise-alarm:reference=A.x.Hi,severity=-1", "severity is -1, not 0 to"),
+        ("raise-alarm:reference=A.x.Hi,severity=2147483648", "severity is 2147483648"),
     ],
 )
 def test_a_text_that_names_no_fault_is_refused(text: str, said: str):

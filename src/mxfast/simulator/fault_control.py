@@ -5,6 +5,7 @@ import logging
 import os
 import random
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -19,6 +20,8 @@ from mxfast.simulator.faults import Fault
 from mxfast.simulator.tags import matches
 
 if TYPE_CHECKING:
+    from mxfast.simulator.alarms import Alarms
+    from mxfast.simulator.galaxy import Galaxy
     from mxfast.simulator.session import Session
 
 _log = logging.getLogger("mxfast.simulator")
@@ -27,6 +30,17 @@ _FaultT = TypeVar("_FaultT", bound=Fault)
 
 _LOOK_SECONDS = 0.1
 """How often the fault file is looked at."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """The running gateway that faults strike; ``drop`` tears down its connections."""
+
+    clock: Clock
+    sessions: "Iterable[Session]"
+    alarms: "Alarms"
+    galaxy: "Galaxy"
+    drop: Callable[[], None]
 
 
 class Faults:
@@ -46,9 +60,7 @@ class Faults:
         self._active: list[Fault] = []
         self._struck: dict[int, int] = {}  # id of an active fault to how often it struck
         self._random = random.Random(0)
-        self._clock: Clock | None = None
-        self._sessions: Iterable[Session] = ()
-        self._drop: Callable[[], None] = lambda: None
+        self._target: Target | None = None
         self._waiting: list[tuple[faults.Action, Timer]] = []  # those that have yet to strike
         self.qualities: tuple[faults.Quality, ...] = ()
         self._sort()
@@ -72,12 +84,12 @@ class Faults:
         if not isinstance(fault, faults.Action):
             self._active.append(fault)
             self._sort()
-        elif self._clock is None:
+        elif self._target is None:
             raise RuntimeError(f"{fault.name()} needs a gateway that runs; enter its context first")
         elif fault.after > 0:
-            self._strike_later(fault, self._clock)
+            self._strike_later(fault, self._target)
         else:
-            self._strike(fault)
+            _strike(fault, self._target)
         return fault
 
     def remove(self, fault: Fault) -> None:
@@ -122,8 +134,8 @@ class Faults:
         self.streams = self._of(faults.DuplicateEvents, faults.CutAfter)
         self.gaps = self._of(faults.ReplayGap)
         changed = [each.tags for each in set(before) ^ set(self.qualities)]
-        if changed:
-            for session in self._sessions:
+        if changed and self._target is not None:
+            for session in self._target.sessions:
                 session.changes.tell_again(
                     lambda name: any(matches(tags, name) for tags in changed)
                 )
@@ -131,41 +143,27 @@ class Faults:
     def _of(self, *kinds: type[Fault]) -> tuple[Any, ...]:
         return tuple(fault for fault in self._active if isinstance(fault, kinds))
 
-    def attach(self, clock: Clock, sessions: "Iterable[Session]", drop: Callable[[], None]) -> None:
-        """Strike this gateway from now on; ``drop`` tears down its connections."""
-        self._clock, self._sessions, self._drop = clock, sessions, drop
+    def attach(self, target: Target) -> None:
+        """Strike this gateway from now on."""
+        self._target = target
 
     def detach(self) -> None:
         """Strike nobody any more."""
         self._cancel_strikes()
-        self._clock, self._sessions, self._drop = None, (), lambda: None
+        self._target = None
 
-    def _strike_later(self, fault: faults.Action, clock: Clock) -> None:
+    def _strike_later(self, fault: faults.Action, target: Target) -> None:
         def strike() -> None:
             self._waiting.remove(waiting)
-            self._strike(fault)
+            _strike(fault, target)
 
-        waiting = fault, clock.call_later(fault.after, strike)
+        waiting = fault, target.clock.call_later(fault.after, strike)
         self._waiting.append(waiting)
 
     def _cancel_strikes(self) -> None:
         for _, timer in self._waiting:
             timer.cancel()
         self._waiting.clear()
-
-    def _strike(self, fault: faults.Action) -> None:
-        if isinstance(fault, faults.DropConnections):
-            self._drop()
-        for session in self._sessions:
-            match fault:
-                case faults.SessionAction(session=only) if only not in ("", session.session_id):
-                    continue
-                case faults.CrashWorker():
-                    session.end_worker()
-                case faults.CutStreams():
-                    session.cut_streams()
-                case faults.OverflowQueues():
-                    session.overflow_queues()
 
     def _wear(self, fault: faults.Counted) -> None:
         """Note that a fault struck; after the last time it is gone."""
@@ -282,6 +280,40 @@ class Faults:
             self._wear(fault)
             lost = max(lost, fault.lost)
         return lost
+
+
+def _strike(fault: faults.Action, target: Target) -> None:
+    match fault:
+        case faults.DropConnections():
+            target.drop()
+        case faults.Deploy():
+            target.galaxy.deploy()
+        case faults.RaiseAlarm():
+            target.alarms.raise_alarm(
+                fault.reference,
+                severity=fault.severity,
+                alarm_type=fault.alarm_type,
+                category=fault.category,
+                description=fault.description,
+            )
+        case faults.ClearAlarm():
+            for alarm in target.alarms.active(""):
+                if matches(fault.reference, alarm.alarm_full_reference):
+                    target.alarms.clear_alarm(alarm.alarm_full_reference)
+        case faults.SessionAction():
+            for session in target.sessions:
+                if fault.session in ("", session.session_id):
+                    _strike_session(fault, session)
+
+
+def _strike_session(fault: faults.SessionAction, session: "Session") -> None:
+    match fault:
+        case faults.CrashWorker():
+            session.end_worker()
+        case faults.CutStreams():
+            session.cut_streams()
+        case faults.OverflowQueues():
+            session.overflow_queues()
 
 
 def _without_payload(method: str, reply: bytes) -> bytes:

@@ -371,6 +371,56 @@ class OverflowQueues(SessionAction):
     """The queues of event streams overflow, with what the gateway's policy makes of it."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class RaiseAlarm(Action):
+    """An alarm is raised, or told as triggered again: no fault, but switched as they are.
+
+    Parameters
+    ----------
+    reference : str
+        Its full reference, such as ``"Tank1.Level.Hi"``.
+    severity : int, default 500
+        From 0.
+    alarm_type, category, description : str, default ""
+        What else is told of it.
+    after : float, default 0
+        As :class:`Action`.
+    """
+
+    reference: str = ""
+    severity: int = 500
+    alarm_type: str = ""
+    category: str = ""
+    description: str = ""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.reference:
+            raise ValueError(f"{self.name()}: which alarm? give it a reference")
+        if not 0 <= self.severity < 2**31:
+            raise ValueError(f"{self.name()}: severity is {self.severity}, not 0 to 2147483647")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClearAlarm(Action):
+    """Active alarms end; where there is none, nothing happens.
+
+    Parameters
+    ----------
+    reference : str, default "*"
+        Which: a full reference, or a pattern with ``*`` and ``?``.
+    after : float, default 0
+        As :class:`Action`.
+    """
+
+    reference: str = "*"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Deploy(Action):
+    """The galaxy is deployed: its watchers are told, and page tokens become stale."""
+
+
 FAULTS: dict[str, type[Fault]] = {
     kind.name(): kind
     for kind in (
@@ -391,6 +441,9 @@ FAULTS: dict[str, type[Fault]] = {
         CutStreams,
         CrashWorker,
         OverflowQueues,
+        RaiseAlarm,
+        ClearAlarm,
+        Deploy,
     )
 }
 """Every fault by its name in text."""

@@ -16,7 +16,7 @@ from mxfast.simulator.alarms import Alarms
 from mxfast.simulator.clock import Clock, Timer
 from mxfast.simulator.connections import drop_connections
 from mxfast.simulator.events import EventRules
-from mxfast.simulator.fault_control import FaultFile, Faults
+from mxfast.simulator.fault_control import FaultFile, Faults, Target
 from mxfast.simulator.faults import Action, fault_from_text
 from mxfast.simulator.galaxy import Galaxy
 from mxfast.simulator.galaxy_file import read_galaxy
@@ -162,7 +162,9 @@ class SimulatedGateway(GatewayOptions):
             fault_file = FaultFile(os.fspath(self.fault_file), self._faults)
         port = self._listen(server)
         await server.start()
-        self._faults.attach(clock, sessions, lambda: drop_connections(port))
+        self._faults.attach(
+            Target(clock, sessions, plant.alarms, galaxy, lambda: drop_connections(port))
+        )
         for fault in self._strikes:
             self._faults.add(fault)
         if fault_file is not None:
