@@ -169,7 +169,8 @@ async def test_a_single_write_of_an_array_has_the_runtimes_bytes(
     expected = pb.MxCommandRequest(
         session_id=request.session_id, client_correlation_id=request.client_correlation_id
     )
-    expected.command.kind = pb.MxCommandKind.Value(f"MX_COMMAND_KIND_{name.upper()}")
+    kind: Any = pb.MxCommandKind.Value(f"MX_COMMAND_KIND_{name.upper()}")
+    expected.command.kind = kind
     command = getattr(expected.command, name)
     command.server_handle, command.item_handle = 1, 2
     command.value.CopyFrom(wire.array_message(array))
