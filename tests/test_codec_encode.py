@@ -163,6 +163,12 @@ def test_values_that_are_times(unit):
     [
         (np.array(["a", "\ud800"]), codec.EncodeError, "values[1] is '\\ud800'"),
         (np.array(["a", "\ud800"], object), codec.EncodeError, "lone surrogate"),
+        (
+            np.array([0x61, 0, 0x61, 0x110000], np.uint32).view("U2"),
+            codec.EncodeError,
+            "values[1] holds the code point 0x110000",
+        ),
+        (np.array([0x61, 2**32 - 1], np.uint32).view("U1"), codec.EncodeError, "0xffffffff"),
         (np.array(["a", b"b"], object), TypeError, "values[1] is a bytes"),
         (np.array(["a", None], object), TypeError, "values[1] is a NoneType"),
         (np.array([1.5, "a"], object), TypeError, "object all must be str, or all bytes"),

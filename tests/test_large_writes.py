@@ -169,8 +169,7 @@ async def test_a_single_write_of_an_array_has_the_runtimes_bytes(
     expected = pb.MxCommandRequest(
         session_id=request.session_id, client_correlation_id=request.client_correlation_id
     )
-    kind: Any = pb.MxCommandKind.Value(f"MX_COMMAND_KIND_{name.upper()}")
-    expected.command.kind = kind
+    expected.command.kind = getattr(pb, f"MX_COMMAND_KIND_{name.upper()}")
     command = getattr(expected.command, name)
     command.server_handle, command.item_handle = 1, 2
     command.value.CopyFrom(wire.array_message(array))

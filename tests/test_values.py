@@ -264,6 +264,18 @@ def test_what_has_no_type(value: Any, named: str) -> None:
         to_mx_value(value)
 
 
+@pytest.mark.parametrize(
+    "time",
+    [
+        datetime.min.replace(tzinfo=timezone(timedelta(hours=1))),
+        datetime.max.replace(tzinfo=timezone(timedelta(hours=-1))),
+    ],
+)
+def test_a_time_that_is_in_another_year_in_utc(time: datetime) -> None:
+    with pytest.raises(EncodeError, match="years 1 to 9999"):
+        to_mx_value(time)
+
+
 def test_ragged_list() -> None:
     with pytest.raises(ValueError, match="row 1"):
         to_mx_value([[1, 2], [3]])

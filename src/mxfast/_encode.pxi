@@ -276,8 +276,9 @@ def encode_write_bulk(
         bool travels as VT_BOOL; int8 to int32, uint8 and uint16 as VT_I4; int64, uint32 and
         uint64 as VT_I8; float16 and float32 as VT_R4; float64 as VT_R8; str (U, StringDType,
         objects) as VT_BSTR; datetime64 of any unit as VT_DATE; bytes (S, V, objects) as
-        VT_RECORD. Any stride and byte order.
-    timestamps : array_like of datetime64, shape (n,), optional
+        VT_RECORD. Any stride and byte order. In a list also datetime, as VT_DATE (naive means
+        UTC); its ints are VT_I4 where all fit.
+    timestamps : array_like of datetime64 or datetime, shape (n,), optional
         UTC, any unit, in the years 1 to 9999; what is finer than a nanosecond is cut off.
     user_id : int, default 0
     secured_by : (int, int), optional

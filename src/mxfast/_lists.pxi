@@ -17,6 +17,9 @@ cdef object FAMILIES = {
 }
 
 
+cdef dict FAMILY_OF = {kinds[0]: name for name, kinds in FAMILIES.items()}     # the usual ones
+
+
 cdef object family_of(kind):
     if issubclass(kind, np.timedelta64):    # an integer to numpy
         return None
@@ -41,16 +44,19 @@ cdef object array_of_list(list elements, name):
     if not elements:
         return np.empty(shape)
     cdef set kinds = set()
-    cdef Py_ssize_t start
-    for start in range(0, len(elements), PIECE):
-        kinds.update(map(type, elements[start : start + PIECE]))
-        let_others_run()
-    cdef set families = {family_of(kind) for kind in kinds}
+    cdef Py_ssize_t index
+    kind = None
+    for index, element in enumerate(elements):
+        if type(element) is not kind:
+            kind = type(element)
+            kinds.add(kind)
+        if index % PIECE == PIECE - 1:
+            let_others_run()
+    cdef set families = {FAMILY_OF.get(kind) or family_of(kind) for kind in kinds}
     if kinds == {ndarray} and len({element.dtype for element in elements}) == 1:
         return np.array(elements)
     if None in families or (len(families) > 1 and families != {"int", "float"}):
         raise odd_element(elements, families, name)
-    kind = next(iter(kinds))
     if families == {"datetime"}:
         array = times_of_list(elements, name)
     elif families == {"str"}:
@@ -96,7 +102,7 @@ cdef tuple flattened(list elements, name):
                     f"row {index} is {short(repr(row))}"
                 )
             flat.extend(row)
-            if index % PIECE == 0:
+            if index % PIECE == PIECE - 1:
                 let_others_run()
         elements = flat
         shape.append(length)
@@ -144,7 +150,7 @@ cdef int check_exact(list elements, name) except -1:
     """Raise where an integer among floats is none of them."""
     cdef Py_ssize_t index
     for index, element in enumerate(elements):
-        if index % PIECE == 0:
+        if index % PIECE == PIECE - 1:
             let_others_run()
         if isinstance(element, (int, np.integer)):
             number = int(element)
@@ -166,7 +172,7 @@ cdef object times_of_list(list elements, name):
     cdef list times = []
     cdef Py_ssize_t index
     for index, element in enumerate(elements):
-        if index % PIECE == 0:
+        if index % PIECE == PIECE - 1:
             let_others_run()
         times.append(time_of_element(index, element, name))
     cdef set dtypes = {time.dtype for time in times}
@@ -174,7 +180,7 @@ cdef object times_of_list(list elements, name):
     if len(dtypes) > 1:
         # One unit for all is the finest, in which a distant time wraps around.
         for index, time in enumerate(times):
-            if index % PIECE == 0:
+            if index % PIECE == PIECE - 1:
                 let_others_run()
             if array[index].astype(time.dtype) != time:
                 raise EncodeError(

@@ -217,6 +217,13 @@ cdef int take_ucs4(Source source, array, name) except -1:
     with nogil:
         bad = ucs4_to_utf8(chars, n, width, source.text, source.spans)
     if bad >= 0:
+        beyond = flat.reshape(n, width)[bad].max()
+        if beyond > 0x10ffff:       # numpy cannot make a str of it
+            raise EncodeError(
+                f"{name}[{bad}] holds the code point {beyond:#x}: Unicode ends at 0x10ffff",
+                bad,
+                int(beyond),
+            )
         value = str(array.reshape(-1)[bad])
         raise EncodeError(
             f"{name}[{bad}] is {short(ascii(value))}: a lone surrogate is no text", bad, value

@@ -186,8 +186,9 @@ class Session(MxAccessCommands):
             Handles, the `Items` of `subscribe`, or tags that this session has added. An item
             may appear more than once.
         values : array, shape (n,)
-            bool, integers or finite floats.
-        timestamps : array of datetime64, shape (n,), optional
+            bool, integers, finite floats, str, bytes, datetime64 or, in a list, datetime
+            (naive means UTC): all of one type, and no None, which only a single `write` takes.
+        timestamps : array of datetime64 or list of datetime, shape (n,), optional
             The values' own times; makes it MXAccess's Write2.
         user_id : int, default 0
             As for `write`.

@@ -24,7 +24,8 @@ async def run_by_size(
 ) -> T:
     """Call a function: at once where it has few rows to work on, else in a thread.
 
-    The codec releases the GIL for arrays of that size, so the loop goes on meanwhile.
+    The codec releases the GIL for arrays of that size, and now and then while it takes a
+    list, so the loop goes on meanwhile.
     Whoever is cancelled while the thread works leaves it to finish by itself.
     """
     if rows < LARGE:

@@ -37,6 +37,7 @@ _RECORD = _Variant("VT_RECORD", pb.MX_DATA_TYPE_UNKNOWN, "raw_value")
 _INT32 = range(-(2**31), 2**31)
 _INT64 = range(-(2**63), 2**63)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_SECONDS = range(-62135596800, 253402300800)  # the years 1 to 9999, which a Timestamp may hold
 _SUPPORTED = "bool, int, float, str, bytes, datetime, None, and lists and arrays of them"
 
 _ARRAY_DTYPES = {
@@ -95,7 +96,7 @@ def mx_value_bytes(value: Any) -> bytes:
 
 
 def _scalar(value: Any) -> pb.MxValue | None:  # noqa: PLR0911 - one for each type
-    """Return the message of a Python scalar, None for what else there is."""
+    """Return the message of a Python scalar, None for what the codec has to see."""
     # numpy's float64, str_ and bytes_ are Python's own types too.
     if isinstance(value, float):
         return _message(_R8, _finite(value))
@@ -110,6 +111,14 @@ def _scalar(value: Any) -> pb.MxValue | None:  # noqa: PLR0911 - one for each ty
         return pb.MxValue(data_type=pb.MX_DATA_TYPE_NO_DATA, variant_type="VT_NULL", is_null=True)
     if isinstance(value, (bytes, bytearray)):
         return _message(_RECORD, bytes(value))
+    if type(value) is datetime:
+        if value.utcoffset() is None:
+            value = value.replace(tzinfo=UTC)
+        since = value - _EPOCH
+        seconds = since.days * 86400 + since.seconds
+        if seconds in _SECONDS:  # for others the codec has the words
+            time = Timestamp(seconds=seconds, nanos=since.microseconds * 1000)
+            return _message(_DATE, time)
     return None
 
 
