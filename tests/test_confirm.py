@@ -477,6 +477,34 @@ async def test_completes_under_way_are_bounded(
     assert len(plant.requests) == 3
 
 
+@pytest.mark.parametrize("way", ["write_array", "prepared", "prepared int32", "bulk_writer"])
+async def test_a_request_is_no_larger_than_what_may_be_under_way(
+    open_limited: OpenLimited, plant: Plant, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    """Whatever max_bulk_items is: its completes alone would overflow the gateway's queue."""
+    monkeypatch.setattr(confirm, "UNDER_WAY", 10)
+    session = await open_limited(max_bulk_items=50)
+    items, values = np.arange(1, 26), np.ones(25)
+    prepared = session.prepare_write(1, items, np.int32 if "int32" in way else np.float64)
+    async with session.bulk_writer(1) as writer:
+
+        async def write() -> list[int]:
+            plant.requests.clear()
+            if way == "write_array":
+                await session.write_array(1, items, values)
+            elif way == "bulk_writer":
+                writer.put(items, values)
+                await writer.flush()
+            else:
+                await prepared.write(values.astype(prepared.dtype))
+            return [len(command.write_bulk.entries) for command in plant.requests]
+
+        assert await write() == [25]
+        async with session.event_batches(overflow="drop_oldest"):
+            assert await write() == [10, 10, 5]
+        assert await write() == [25]
+
+
 async def test_completes_that_never_come_hold_nothing_up(
     scripted_session: Session,
     stream: EventStream,

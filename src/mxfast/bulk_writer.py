@@ -229,7 +229,8 @@ class BulkWriter:
         result: WriteResult | None = None
         try:
             self._writer.require_session(self._target.session_id, _OPERATION)
-            requests = await run_by_size(len(slots), ArrayRequests, self._target, handles, values)
+            target = self._writer.target(self._server_handle)
+            requests = await run_by_size(len(slots), ArrayRequests, target, handles, values)
             result = await self._writer.send(
                 self._server_handle, handles, requests, operation=_OPERATION
             )

@@ -62,6 +62,11 @@ class Completions:
     # ------------------------------------------------------------ the events
 
     @property
+    def most_rows(self) -> int:
+        """Most rows of a request: with more its own completes would overflow the queue."""
+        return UNDER_WAY
+
+    @property
     def urgent(self) -> bool:
         """Whether a write waits for its completes."""
         return self._confirming > 0

@@ -46,11 +46,12 @@ class PreparedWrite:
         self._writer = writer
         self._server_handle = server_handle
         self._target = writer.target(server_handle)
-        self._prepared = (
-            None
-            if self.dtype.kind == "i"
-            else PreparedRequests(self._target, self.item_handle, self.dtype)
-        )
+        self._prepared = self._laid_out()
+
+    def _laid_out(self) -> PreparedRequests | None:
+        if self.dtype.kind == "i":
+            return None
+        return PreparedRequests(self._target, self.item_handle, self.dtype)
 
     async def write(
         self,
@@ -83,6 +84,9 @@ class PreparedWrite:
             As `Session.write_array`.
         """
         self._writer.require_session(self._target.session_id, _OPERATION)
+        if self._target.most_rows != self._writer.most_rows:  # an event stream was opened or ended
+            self._target = self._writer.target(self._server_handle)
+            self._prepared = self._laid_out()
         requests = await run_by_size(rows_of(values), self._requests, values)
         return await self._writer.send(
             self._server_handle,

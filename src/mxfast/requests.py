@@ -11,7 +11,6 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 from mxfast.checks import shown
 from mxfast.codec import EncodeError, PreparedWriteBulk, encode_write_bulk, first_non_finite
 from mxfast.interop import as_array
-from mxfast.options import ClientOptions
 
 __all__ = [
     "ArrayRequests",
@@ -45,7 +44,9 @@ class Target(NamedTuple):
     session_id: str
     server_handle: int
     next_correlation_id: Callable[[], str]
-    options: ClientOptions
+    most_rows: int
+    """Of a request."""
+    most_bytes: int
     user_id: int = 0
     secured_by: tuple[int, int] | None = None
 
@@ -87,7 +88,7 @@ class ArrayRequests(Iterator[Request]):
             except EncodeError as error:
                 raise _counted_from(start, error) from None
 
-        parts = partial(_parts, handles, target.options, encode, len)
+        parts = partial(_parts, handles, target, encode, len)
         self._handles = handles
         self._neighbours: _Neighbours | None = None
         self._parts = parts()
@@ -162,7 +163,7 @@ class PreparedRequests:
 
         self._parts = [
             _Part(start, stop, prepared, neighbours.share(handles[start:stop]))
-            for start, stop, prepared in _parts(handles, target.options, lay_out, size)
+            for start, stop, prepared in _parts(handles, target, lay_out, size)
         ]
 
     def of(self, values: NDArray[Any]) -> Iterator[Request]:
@@ -214,13 +215,13 @@ class _Neighbours:
 
 def _parts(
     handles: NDArray[np.int32],
-    options: ClientOptions,
+    target: Target,
     make: Callable[[int, int], T],
     size: Callable[[T], int],
 ) -> Iterator[tuple[int, int, T]]:
     """Yield what is made of the rows, as many at a time as the limits permit."""
-    limit = options.max_message_bytes
-    rows = options.max_bulk_items
+    limit = target.most_bytes
+    rows = target.most_rows
     start = 0
     while start < len(handles):
         stop = min(start + rows, len(handles))

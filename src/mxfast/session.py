@@ -173,10 +173,10 @@ class Session(MxAccessCommands):
         they share an item: writes to one item keep their order. Do not change the arrays
         before this returns: requests are encoded as their turn comes.
 
-        Where this session has an open event stream, a request waits while 2,500 values or
-        more have not completed, a second at most: their write-completes would overflow the
-        gateway's event queue (contract notes, Events). Give ``max_bulk_items`` of some
-        thousands at most then.
+        Where this session has an open `event_batches`, a request has 2,500 values at most and
+        waits, a second at most, while more than that would not have completed: their
+        write-completes would overflow the gateway's event queue (contract notes, Events).
+        Nothing listens to `stream_events`, beside which writes are not held up.
 
         Parameters
         ----------
@@ -364,8 +364,9 @@ class Session(MxAccessCommands):
         The gateway's replay-gap sentinel (``replay_gap`` set, no body) comes as an event
         too. A failure of MXAccess is in an event's statuses and does not raise. Nothing is
         read ahead: a slow loop holds up the gateway, whose queue overflows
-        after 10,000 events (contract notes, Events). A dropped connection ends the stream.
-        `event_batches` is the fast form, and resumes.
+        after 10,000 events (contract notes, Events), and each value that is written makes one.
+        A dropped connection ends the stream. `event_batches` is the fast form: it resumes, and
+        `write_array` paces its writes by it.
 
         Parameters
         ----------

@@ -63,7 +63,16 @@ class ArrayWriter:
     @property
     def completions(self) -> Completions | None:
         """Those of the session's open event stream, the oldest of several."""
-        return next((each for each in self._listening if not each.has_ended), None)
+        for completions in self._listening:
+            if not completions.has_ended:
+                return completions
+        return None
+
+    @property
+    def most_rows(self) -> int:
+        """Most rows of a request, as things are now."""
+        rows, completions = self.commands.options.max_bulk_items, self.completions
+        return rows if completions is None else min(rows, completions.most_rows)
 
     def listen_to(self, stream: EventStream) -> None:
         """Confirm writes by this stream, from when no older one is open."""
@@ -134,7 +143,8 @@ class ArrayWriter:
             commands.session_id,
             server_handle,
             commands.next_correlation_id,
-            commands.options,
+            self.most_rows,
+            commands.options.max_message_bytes,
             user_id,
             secured_by,
         )
@@ -162,6 +172,7 @@ class ArrayWriter:
             server_handle=server_handle,
             handles=handles,
             requests=requests,
+            most_rows=self.most_rows,
             operation=operation,
             seconds=seconds,
             row_work=row_work,
@@ -194,6 +205,7 @@ class _Run:
         server_handle: int,
         handles: NDArray[np.int32],
         requests: Iterator[Request],
+        most_rows: int,
         operation: str,
         seconds: float | None,
         row_work: int,
@@ -206,6 +218,7 @@ class _Run:
         self._server = server_handle
         self._handles = handles
         self._requests = requests
+        self._most_rows = most_rows
         self._operation = operation
         tags = commands.tags
         self._result = WriteResult(
@@ -267,7 +280,7 @@ class _Run:
 
     async def _encoded_next(self, start: int) -> Request | None:
         """Encode the next request, of about as many rows as the limits permit."""
-        rows = min(self._commands.options.max_bulk_items, len(self._handles) - start)
+        rows = min(self._most_rows, len(self._handles) - start)
         return await run_by_size(rows * self._row_work, next, self._requests, None)
 
     async def _room(self, request: Request) -> None:
