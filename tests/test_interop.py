@@ -64,6 +64,10 @@ KINDS: list[Callable[[list[Any]], Any]] = [
     lambda data: pyarrow.table({"x": data})["x"],
     lambda data: ArrayCapsule(pyarrow.array(data)),
     lambda data: StreamCapsule(pyarrow.chunked_array([data[:1], data[1:]])),
+    lambda data: pandas.DataFrame({"column_names": data}).convert_dtypes(),
+    lambda data: polars.DataFrame({"x": data}),
+    lambda data: pyarrow.table({"x": data}),
+    lambda data: pyarrow.record_batch({"x": data}),
 ]
 
 
@@ -105,6 +109,37 @@ async def test_null_is_refused_with_its_index(
         assert str(refused.value).startswith("values[2] is null")
     after = await session.read_bulk(server, tags)
     assert [each.value for each in after] == [each.value for each in before]
+
+
+@pytest.mark.parametrize("columns", [{"x": [1.0, 2.0], "y": [3.0, 4.0]}, {}])
+@pytest.mark.parametrize(
+    "make", [pandas.DataFrame, polars.DataFrame, pyarrow.table, pyarrow.RecordBatch.from_pydict]
+)
+async def test_a_frame_of_several_columns_is_refused(
+    session: Session, make: Callable[[Any], Any], columns: dict[str, list[float]]
+) -> None:
+    said = f"is a frame of {len(columns)} columns: give one, such as "
+    frame = make(columns)
+    with pytest.raises(ValueError, match=f'values {said}df\\["x"\\]'):
+        await session.write_array(1, [1, 2], frame)
+    with pytest.raises(ValueError, match=f"item_handles {said}"):
+        await session.write_array(1, frame, [1.0, 2.0])
+
+
+async def test_a_series_whose_index_names_attributes_of_frames_is_none() -> None:
+    series = pandas.Series({"columns": 1.5, "shape": 2.5, "column_names": 3.5})
+    assert as_array(series, "values").tolist() == [1.5, 2.5, 3.5]
+
+
+async def test_tags_in_a_frame(session: Session) -> None:
+    server = await session.register("x")
+    frame = pandas.DataFrame({"tag": ["A.B", "A.C"], "value": [1.0, 2.0]})
+    items = await session.subscribe(server, frame[["tag"]])
+    assert items.tags.tolist() == ["A.B", "A.C"]
+    with pytest.raises(ValueError, match="tags is a frame of 2 columns"):
+        await session.subscribe(server, frame)
+    assert (await session.write_array(server, frame[["tag"]], frame[["value"]])).ok
+    assert (await session.read_array(server, items)).value.tolist() == [1.0, 2.0]
 
 
 async def test_null_among_the_handles_or_times(session: Session) -> None:
@@ -159,20 +194,6 @@ def test_numbers_are_not_copied(array: Any) -> None:
 def test_masked_array_stays_for_the_codec_to_refuse() -> None:
     masked = np.ma.masked_array([1.0, 2.0], [True, False])
     assert as_array(masked, "values") is masked
-
-
-def test_table_is_no_column(session: Session) -> None:
-    table = pyarrow.table({"x": [1.0, 2.0]})
-    with pytest.raises(ValueError, match="one-dimensional"):
-        raise_of(session.write_array(1, [1, 2], table))
-
-
-def raise_of(coroutine: Any) -> None:
-    """Run a coroutine that raises before it waits for anything."""
-    try:
-        coroutine.send(None)
-    finally:
-        coroutine.close()
 
 
 def test_capsule_without_pyarrow(monkeypatch: pytest.MonkeyPatch) -> None:

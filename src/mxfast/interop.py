@@ -16,8 +16,8 @@ def as_array(data: ArrayLike, name: str) -> NDArray[Any]:
 
     numpy arrays, lists (as `mxfast.codec.exact_array` takes them), what has ``__array__``
     (pandas and polars Series, pyarrow Arrays and ChunkedArrays), and what has only Arrow's
-    PyCapsule interface, for which pyarrow is needed. Times with a zone become UTC, as numpy
-    has none.
+    PyCapsule interface, for which pyarrow is needed. A frame or table of one column is that
+    column. Times with a zone become UTC, as numpy has none.
 
     Parameters
     ----------
@@ -38,9 +38,13 @@ def as_array(data: ArrayLike, name: str) -> NDArray[Any]:
         element of a list that no array holds.
     TypeError
         It has Arrow's interface alone, and pyarrow is not installed.
+    ValueError
+        A frame of several columns, or of none.
     """
     if isinstance(data, np.ndarray):
         return data
+    if hasattr(type(data), "columns") and hasattr(type(data), "shape"):
+        data = _only_column(data, name)
     if not hasattr(data, "__array__"):
         if hasattr(data, "__arrow_c_stream__"):
             data = _pyarrow(name).chunked_array(data)
@@ -57,6 +61,16 @@ def as_array(data: ArrayLike, name: str) -> NDArray[Any]:
     if times is not None:
         return np.asarray(data.to_numpy(dtype=times))  # type: ignore[union-attr]
     return exact_array(data, name)
+
+
+def _only_column(frame: Any, name: str) -> Any:
+    """Return the column of a frame of pandas or polars, or of a table of Arrow."""
+    # Of the class: a column's name is an attribute of a pandas frame, too.
+    of_arrow = hasattr(type(frame), "column_names")
+    names = list(frame.column_names if of_arrow else frame.columns)
+    if len(names) != 1:
+        raise ValueError(f'{name} is a frame of {len(names)} columns: give one, such as df["x"]')
+    return frame[names[0]]
 
 
 def _first_null(data: Any) -> int:
