@@ -353,6 +353,37 @@ async def test_expand_is_idempotent_and_sends_one_request_under_concurrency(
     assert (sent.parent_gobject_id, sent.tag_name_glob) == (1, "T*")
 
 
+@pytest.mark.parametrize("parent", [{}, {"parent_tag_name": "Area"}])
+@pytest.mark.parametrize("kind", [lambda given: given, iter], ids=["list", "iterator"])
+async def test_nodes_ask_with_the_filters_as_they_were(
+    scripted: ScriptedGateway, scripted_galaxy: GalaxyRepositoryClient, kind: Any, parent: Any
+) -> None:
+    def answers(number: int) -> list[pb.BrowseChildrenReply]:
+        children = [pb.GalaxyObject(gobject_id=number)]
+        page = pb.BrowseChildrenReply(children=children, child_has_children=[True])
+        return [pb.BrowseChildrenReply(next_page_token=f"more of {number}"), page]
+
+    pages = Pages(*answers(1), *answers(2), *answers(3))
+    scripted.unary["BrowseChildren"] = pages.answer
+    categories, templates = [13, 10], ["$Tank"]
+    (node,) = await scripted_galaxy.browse(
+        category_ids=kind(categories), template_chain_contains=kind(templates), **parent
+    )
+    categories.append(11)
+    templates.clear()
+    (child,) = await node.expand()
+    await child.expand()
+    expected: list[pb.BrowseChildrenRequest] = []
+    for number, asked in enumerate([parent, {"parent_gobject_id": 1}, {"parent_gobject_id": 2}]):
+        filters = pb.BrowseChildrenRequest(
+            category_ids=[13, 10], template_chain_contains=["$Tank"], **asked
+        )
+        expected += [filters, pb.BrowseChildrenRequest()]
+        expected[-1].CopyFrom(filters)
+        expected[-1].page_token = f"more of {number + 1}"
+    assert [pb.BrowseChildrenRequest.FromString(sent) for sent in pages.requests] == expected
+
+
 async def test_a_failed_expand_is_made_again(
     scripted: ScriptedGateway, scripted_galaxy: GalaxyRepositoryClient
 ) -> None:

@@ -83,7 +83,7 @@ class GalaxyNode:
         galaxy: "GalaxyRepositoryClient",
         message: pb.GalaxyObject,
         has_children: bool,
-        filters: Filters,
+        filters: pb.BrowseChildrenRequest,
     ) -> None:
         self.object = message
         self.has_children = has_children
@@ -107,8 +107,10 @@ class GalaxyNode:
 
     async def _ask(self) -> "list[GalaxyNode]":
         try:
-            parent = self.object.gobject_id
-            self.children = await self._galaxy._children(self._filters, parent_gobject_id=parent)
+            request = pb.BrowseChildrenRequest()
+            request.CopyFrom(self._filters)
+            request.parent_gobject_id = self.object.gobject_id
+            self.children = await self._galaxy._children(request)
         finally:
             self._expanding = None
         return self.children
@@ -252,13 +254,14 @@ class GalaxyRepositoryClient(Connection):
         Each node asks for its own children with `GalaxyNode.expand`, with the same filters.
         Errors as for `iter_hierarchy`.
         """
-        parents = {name: value for name, value in filters.items() if name.startswith("parent_")}
-        kept: Any = {name: value for name, value in filters.items() if name not in parents}
-        return await self._children(kept, **parents)
+        request = _request(pb.BrowseChildrenRequest, BrowseFilters, "parent", filters)
+        return await self._children(request)
 
-    async def _children(self, filters: Filters, **parent: Any) -> list[GalaxyNode]:
-        given: Any = {**filters, **parent}
-        request = _request(pb.BrowseChildrenRequest, BrowseFilters, "parent", given)
+    async def _children(self, request: pb.BrowseChildrenRequest) -> list[GalaxyNode]:
+        # A copy for the nodes to ask with: of the caller's filters a list may change and an
+        # iterator be at its end, and `_pages` puts its tokens into the request.
+        filters = pb.BrowseChildrenRequest()
+        filters.CopyFrom(request)
         nodes = []
         async for page in self._pages("BrowseChildren", request, pb.BrowseChildrenReply, "browse"):
             if len(page.child_has_children) != len(page.children):
