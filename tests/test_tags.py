@@ -504,3 +504,31 @@ async def test_what_is_no_item_is_refused_before_anything_is_sent(
     with pytest.raises(ValueError, match="2 item handles but 3 values"):
         await scripted_session.write_array(1, items, [1.0, 2.0, 3.0])
     assert len(scripted.calls) == sent
+
+
+async def test_a_read_has_time_for_each_of_its_tags(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The gateway takes tags that are not advised one after another.
+    unary, timeouts = session._transport.unary, []
+
+    async def record(*args: Any, **keywords: Any) -> bytes:
+        timeouts.append(keywords["timeout"])
+        return await unary(*args, **keywords)
+
+    server = await session.register("reader")
+    monkeypatch.setattr(session._transport, "unary", record)
+    tags = [f"Tank{number}.Level" for number in range(5)]
+    await session.read_bulk(server, tags, timeout_ms=1500)
+    await session.read_bulk(server, tags)
+    await session.read_array(server, tags[:2], timeout_ms=1500)
+    await session.read_array(server, tags)
+    many = [f"Tank{number}.Level" for number in range(1003)]
+    await session.subscribe(server, many)
+    await session.read_array(server, many, timeout_ms=2**32 - 1)
+    assert session._options.call_timeout == 30
+    assert timeouts == [
+        30 + 5 * 1.5, 30, 30 + 2 * 1.5, 30,
+        30, 30,  # subscribe
+        30 + 1000 * (2**32 - 1) / 1000, 30 + 3 * (2**32 - 1) / 1000,
+    ]  # fmt: skip

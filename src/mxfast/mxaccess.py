@@ -532,7 +532,9 @@ class MxAccessCommands:
         tag_addresses : iterable of str
             At most ``max_bulk_items``.
         timeout_ms : int, default 0
-            Milliseconds a tag that is not advised may take; 0 for the worker's default.
+            Milliseconds a tag that is not advised may take; 0 for the worker's default. That
+            it counts for each tag anew is inferred. The call's deadline is ``call_timeout``
+            and this for each tag.
         correlation_id : str
             Sent along; one is made up where it is empty.
 
@@ -554,7 +556,7 @@ class MxAccessCommands:
             {"tag_addresses": tags, "timeout_ms": wait},
             count=len(tags),
             correlation_id=correlation_id,
-            call_timeout=self._commands.options.call_timeout + wait / 1000,
+            call_timeout=self._commands.options.call_timeout + len(tags) * wait / 1000,
         )
 
 

@@ -133,8 +133,8 @@ class Session(MxAccessCommands):
         tags : iterable of str, or Items, shape (n,)
             A tag may be there more than once.
         timeout_ms : int, default 0
-            Milliseconds that the tags of a request that are not advised may take; 0 for the
-            worker's default.
+            As for `read_bulk`: for each tag that is not advised. A request's deadline is
+            ``call_timeout`` and this for each of its tags.
 
         Returns
         -------

@@ -283,7 +283,7 @@ async def _exchange(
     One request after another: a session's commands are run so anyhow.
     """
     operation = _OPERATIONS[command.name]
-    timeout = sender.options.call_timeout + fields.get("timeout_ms", 0) / 1000
+    seconds_a_tag = fields.get("timeout_ms", 0) / 1000
     rows = sender.options.max_bulk_items
     start = 0
     sender.require_open(operation)
@@ -298,6 +298,7 @@ async def _exchange(
             rows = len(part) // 2
             continue
         sender.require_open(operation)
+        timeout = sender.options.call_timeout + len(part) * seconds_a_tag
         data = await sender.transport.unary(_INVOKE, request, timeout=timeout, operation=operation)
         try:
             reply = decode(data)
