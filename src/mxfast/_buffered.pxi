@@ -66,6 +66,7 @@ cdef void find_samples(
     cdef Span span
     cdef int kind
     memset(&fault, 0, sizeof(fault))
+    memset(&span, 0, sizeof(span))
     while p != NULL and p != end:
         v = get_tag(p, end, &fault)
         p = v.p
