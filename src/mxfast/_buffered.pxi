@@ -22,6 +22,7 @@ cdef void read_samples(
     cdef Span span
     cdef Stamp stamp
     cdef int64_t sample
+    memset(&span, 0, sizeof(span))
     array_tags(samples.kind, &arm, &packed, &single)
     if packed:
         read_elements(p, end, samples.kind, packed, single, out, &samples.count, &fault)
