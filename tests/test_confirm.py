@@ -518,6 +518,26 @@ async def test_completes_that_never_come_hold_nothing_up(
         assert (await scripted_session.write_array(1, range(1, 6), np.ones(5))).ok
 
 
+async def test_completes_that_come_slowly_are_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a busy machine: to take those that are late for lost would flood the gateway."""
+    monkeypatch.setattr(confirm, "UNDER_WAY", 10)
+    counted = Completions()
+    counted.begin()
+    counted.sent(1, np.arange(1, 11, dtype=np.int32))
+    rounds = 0
+
+    async def one_in_time(count: int, deadline: float) -> bool:
+        nonlocal rounds
+        rounds += 1
+        counted.hear([event(rounds)])
+        counted._read()
+        return False
+
+    monkeypatch.setattr(counted, "_more", one_in_time)
+    await counted.room(5)
+    assert rounds == 5
+
+
 async def test_rejected_values_are_not_under_way(
     scripted_session: Session,
     stream: EventStream,

@@ -155,7 +155,9 @@ class Completions:
         loop = asyncio.get_running_loop()
         while self._under_way and self._under_way + rows > UNDER_WAY and not self.has_ended:
             count = min(self._under_way, self._under_way + rows - UNDER_WAY)
-            if not await self._more(count, loop.time() + PATIENCE):
+            before = self._read_so_far
+            in_time = await self._more(count, loop.time() + PATIENCE)
+            if not in_time and self._read_so_far == before:
                 self._under_way = 0
 
     def sent(self, server: int, items: NDArray[np.int32]) -> None:

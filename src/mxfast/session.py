@@ -174,9 +174,9 @@ class Session(MxAccessCommands):
         before this returns: requests are encoded as their turn comes.
 
         Where this session has an open `event_batches`, a request has 2,500 values at most and
-        waits, a second at most, while more than that would not have completed: their
-        write-completes would overflow the gateway's event queue (contract notes, Events).
-        Nothing listens to `stream_events`, beside which writes are not held up.
+        waits while more than that would not have completed, unless for a second none does:
+        their write-completes would overflow the gateway's event queue (contract notes,
+        Events). Nothing listens to `stream_events`, beside which writes are not held up.
 
         Parameters
         ----------
