@@ -347,8 +347,8 @@ class FaultFile:
     The file holds JSON: a list of texts as ``mxfast simulate --fault`` takes them, or of
     objects with the fault's name as ``fault`` and its fields. Of a new list, the faults
     that the one before did not hold begin or strike, and those of the one before that it
-    does not hold end. No file is an empty list. A list that cannot be read is reported to
-    the log and changes nothing.
+    does not hold end, or strike no more. No file is an empty list. A list that cannot be
+    read is reported to the log and changes nothing.
 
     Parameters
     ----------
