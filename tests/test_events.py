@@ -300,6 +300,23 @@ async def test_latest_keeps_values_rather_than_other_events(
     assert batch.dropped == 95
 
 
+async def test_latest_that_drops_what_came_last_makes_no_gap(
+    scripted_session: Session, feed: Feed
+) -> None:
+    async with scripted_session.event_batches(max_events=1, overflow="latest") as events:
+        feed.put(event(1, item=1), event(2, item=1, family=COMPLETE))
+        await settled(events, lambda stream: stream._queue.dropped == 1)
+        first = await anext(events)
+        feed.put(event(3, item=1), event(4, item=1, family=COMPLETE))
+        await settled(events, lambda stream: stream._queue.dropped == 1)
+        second = await anext(events)
+        feed.put(event(5, item=1))
+        third = await anext(events)
+    assert sequences([first, second, third]) == [1, 3, 5]
+    assert [first.dropped, second.dropped, third.dropped] == [1, 1, 0]
+    assert [first.gap, second.gap, third.gap] == [False, False, False]
+
+
 async def test_error(scripted_session: Session, feed: Feed) -> None:
     events = scripted_session.event_batches(max_events=3, overflow="error")
     feed.put(*(event(n) for n in range(1, 101)))

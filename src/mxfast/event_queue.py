@@ -65,8 +65,10 @@ class EventQueue:
         self.ended = False
         self.error: Exception | None = None
         self.dropped = 0
-        self.dropped_sequences = 0  # how many of the dropped have a sequence, and the first
+        # How many of the dropped have a sequence, the first one and the last one.
+        self.dropped_sequences = 0
         self.dropped_first: int | None = None
+        self.dropped_last = 0
         self.gap = False
         self.changes: HandleChanges | None = None
         self.of_old_session = 0  # how many messages come before the changes
@@ -194,8 +196,10 @@ class EventQueue:
         self.dropped += len(dropped) - len(columns.gaps)
         self.dropped_sequences += count_sequences(columns)
         numbered = columns.worker_sequence[columns.worker_sequence > 0]
-        if len(numbered) and self.dropped_first is None:
-            self.dropped_first = int(numbered[0])
+        if len(numbered):
+            if self.dropped_first is None:
+                self.dropped_first = int(numbered[0])
+            self.dropped_last = int(numbered[-1])
 
     def _start_timer(self) -> None:
         if self.max_delay > 0:

@@ -170,8 +170,9 @@ class EventStream(AsyncIterator[EventBatch]):
             # Nothing is known of what was before the first event.
             first = int(numbered[0])
             before = min(first, queue.dropped_first or first) - 1
-        self._last_sequence = int(numbered[-1])
-        queue.dropped_sequences, queue.dropped_first = 0, None
+        # What was dropped may lie behind all that was kept: other events behind a value.
+        self._last_sequence = max(int(numbered[-1]), queue.dropped_last)
+        queue.dropped_sequences, queue.dropped_first, queue.dropped_last = 0, None, 0
         return self._last_sequence - before > came
 
     def _leave(self) -> None:
