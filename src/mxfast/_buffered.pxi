@@ -22,7 +22,7 @@ cdef void read_samples(
     cdef Span span
     cdef Stamp stamp
     cdef int64_t sample
-    memset(&span, 0, sizeof(span))
+    memset(&fault, 0, sizeof(fault))
     array_tags(samples.kind, &arm, &packed, &single)
     if packed:
         read_elements(p, end, samples.kind, packed, single, out, &samples.count, &fault)
@@ -41,6 +41,8 @@ cdef void read_samples(
             sample = nanoseconds(stamp.seconds, stamp.nanos)
         else:
             p = get_span(p, end, &span, &fault)
+            if p == NULL:
+                return
             sample = (span.data - start) << 32 | <int64_t> span.size
         if out != NULL:
             (<int64_t*> out)[samples.count] = sample
@@ -66,29 +68,34 @@ cdef void find_samples(
     cdef Varint v
     cdef Span span
     cdef int kind
+    cdef int inner
     memset(&fault, 0, sizeof(fault))
-    memset(&span, 0, sizeof(span))
     while p != NULL and p != end:
         v = get_tag(p, end, &fault)
         p = v.p
         if p == NULL:
             return
-        if message_type == MxEvent_MESSAGE and v.value == MxEvent_value_TAG:
-            p = get_span(p, end, &span, &fault)
-            find_samples(span.data, p, start, MxValue_MESSAGE, samples)
-        elif message_type == MxValue_MESSAGE and v.value == MxValue_array_value_TAG:
-            p = get_span(p, end, &span, &fault)
-            find_samples(span.data, p, start, MxArray_MESSAGE, samples)
-        elif message_type == MxArray_MESSAGE and array_kind(v.value) != KIND_NONE:
-            kind = array_kind(v.value)
+        kind = array_kind(v.value) if message_type == MxArray_MESSAGE else KIND_NONE
+        if kind != KIND_NONE:
+            inner = -1
             if kind != samples.kind:
                 begin_run(samples, kind)
-            p = get_span(p, end, &span, &fault)
-            read_samples(span.data, p, start, samples)
+        elif message_type == MxEvent_MESSAGE and v.value == MxEvent_value_TAG:
+            inner = MxValue_MESSAGE
+        elif message_type == MxValue_MESSAGE and v.value == MxValue_array_value_TAG:
+            inner = MxArray_MESSAGE
         else:
             if message_type == MxValue_MESSAGE and oneof_of(MxValue_MESSAGE, v.value):
                 begin_run(samples, KIND_NONE)
             p = skip(p, end, v.value, 0, &fault)
+            continue
+        p = get_span(p, end, &span, &fault)
+        if p == NULL:
+            return
+        if inner < 0:
+            read_samples(span.data, p, start, samples)
+        else:
+            find_samples(span.data, p, start, inner, samples)
 
 
 cdef void count_samples(bytes message, Samples* samples) noexcept:
