@@ -387,6 +387,27 @@ async def test_a_flush_ends_when_the_owner_is_cancelled(
     assert writer.counts == ((1, 1, 0, 0, 0, 0, 1) if under_way else (1, 0, 0, 1, 0, 0, 0))
 
 
+async def test_a_flush_after_the_owner_was_cancelled_does_not_say_that_all_is_answered(
+    open_limited: OpenLimited, writes: Writes
+) -> None:
+    gate = Gate(writes)
+    session = await open_limited(max_bulk_items=1)
+    writer = session.bulk_writer(1)
+
+    async def own() -> None:
+        async with writer:
+            writer.put([1, 2, 3, 4], np.ones(4))
+            await asyncio.Event().wait()
+
+    owner = asyncio.create_task(own())
+    await gate.arrived.wait()
+    owner.cancel()
+    await asyncio.wait([owner])
+    assert writer.counts.pending
+    with pytest.raises(RuntimeError, match="stopped before all that was put was answered"):
+        await writer.flush()
+
+
 async def test_closing_sends_what_waits_once(scripted_session: Session, writes: Writes) -> None:
     writer = scripted_session.bulk_writer(1)
     writer.put([1], [1.0])

@@ -76,7 +76,7 @@ class BulkWriter:
         self._target = writer.target(server_handle)
         self._dtype = as_plain_dtype(dtype)
         self.last_rejected: WriteResult | None = None
-        # Of item handles. The arrays below are indexed by them, and longer than they are many.
+        # Of item handles. The arrays below are indexed by them, and may be longer.
         self._slots = Slots()
         self._handles = np.empty(0, np.int32)
         self._values = np.empty(0, self._dtype)
@@ -160,7 +160,7 @@ class BulkWriter:
             The writer was stopped before: its owner was cancelled. `counts` says what was
             not sent.
         """
-        until = self._rounds + bool(self._under_way) + self._gathered.is_set()
+        until = self._rounds + bool(self._under_way) + bool(self._waits.any())
         while self._rounds < until and not self._task.done():
             await self._round_ended.wait()
         self._raise_failure()
