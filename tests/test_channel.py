@@ -1,12 +1,15 @@
 import asyncio
 import socket
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
 
 from mxfast import (
     ClientOptions,
+    GalaxyRepositoryClient,
     GatewayClient,
     MxGatewayConnectionError,
     MxGatewayTransportError,
@@ -97,6 +100,37 @@ async def test_closing_a_session_is_retried(scripted: ScriptedGateway) -> None:
         session = await client.open_session()
         await session.close()
     assert scripted.calls.count("CloseSession") == 2
+
+
+RETRIED: dict[str, Callable[[GatewayClient, GalaxyRepositoryClient], Any]] = {
+    "TestConnection": lambda client, galaxy: galaxy.test_connection(),
+    "GetLastDeployTime": lambda client, galaxy: galaxy.get_last_deploy_time(),
+    "DiscoverHierarchy": lambda client, galaxy: galaxy.discover_hierarchy(),
+    "BrowseChildren": lambda client, galaxy: galaxy.browse(),
+    "QueryActiveAlarms": lambda client, galaxy: anext(client.query_active_alarms(), None),
+}
+
+
+@pytest.mark.parametrize("method", RETRIED)
+async def test_what_only_reads_is_retried(scripted: ScriptedGateway, method: str) -> None:
+    async def answer(request: bytes, context: Context) -> bytes:
+        if scripted.calls.count(method) == 1:
+            await context.abort(grpc.StatusCode.UNAVAILABLE, "for the moment")
+        return b""
+
+    async def stream(request: bytes, context: Context) -> AsyncIterator[bytes]:
+        yield await answer(request, context)
+
+    if method == "QueryActiveAlarms":
+        scripted.stream[method] = stream
+    else:
+        scripted.unary[method] = answer
+    async with (
+        await scripted.connect() as client,
+        await GalaxyRepositoryClient.connect(client.options) as galaxy,
+    ):
+        await RETRIED[method](client, galaxy)
+    assert scripted.calls == [method, method]
 
 
 @pytest.mark.parametrize("method", ["OpenSession", "Invoke"])
