@@ -15,6 +15,7 @@ import statistics
 import sys
 import time
 from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
 from typing import Any
 
 import grpc
@@ -74,12 +75,20 @@ async def measure(rounds: int) -> None:
             server = await session.register("benchmark")
             tags = [f"Tank{number}.Level" for number in range(6)]
             item = await session.add_item(server, tags[0])
+            more = await session.subscribe(server, [f"Tank{each}.Height" for each in range(100)])
+            items = more.item_handle.tolist()
+            noon = datetime(2026, 3, 1, 12, tzinfo=UTC)
             calls: dict[str, Call] = {
                 "write": lambda: session.write(server, item, 3.25),
                 "add_item": lambda: session.add_item(server, tags[0]),
                 "advise": lambda: session.advise(server, item),
                 "ping": session.ping,
                 "read_bulk, 6 tags": lambda: session.read_bulk(server, tags),
+                "write, text": lambda: session.write(server, item, "text"),
+                "write2": lambda: session.write2(server, item, 3.25, noon),
+                "write_secured": lambda: session.write_secured(server, item, 1, 1, 3.25),
+                "advise_item_bulk, 100": lambda: session.advise_item_bulk(server, items),
+                "drain_events": session.drain_events,
             }
             await session.subscribe_bulk(server, tags)
             print(f"{'':24}{'bare call':>12}{'command':>12}{'ratio':>8}{'quartiles':>16}")
