@@ -1,5 +1,6 @@
 """The blocking clients against a simulated gateway in another process."""
 
+import ast
 import asyncio
 import inspect
 import os
@@ -7,7 +8,7 @@ import subprocess
 import sys
 import textwrap
 import threading
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -155,6 +156,36 @@ def test_threads_share_an_iterator(running: SimulatedGatewayProcess) -> None:
         with ThreadPoolExecutor(4) as threads:
             parts = threads.map(lambda _: [each.gobject_id for each in hierarchy], range(4))
         assert sorted(each for part in parts for each in part) == expected
+
+
+def test_a_generator_is_closed_after_another_threads_turn() -> None:
+    waits, goes_on, closed = threading.Event(), threading.Event(), threading.Event()
+
+    async def numbers() -> AsyncIterator[int]:
+        try:
+            yield 1
+            waits.set()
+            await asyncio.to_thread(goes_on.wait)
+            yield 2
+            yield 3
+        finally:
+            closed.set()
+
+    made = make_blocking(numbers())
+    assert next(made) == 1
+    with ThreadPoolExecutor(2) as threads:
+        second = threads.submit(next, made)
+        waits.wait()
+        closing = threads.submit(made.close)
+        try:
+            with pytest.raises(TimeoutError):  # a close that does not wait fails
+                closing.result(0.05)
+        finally:
+            goes_on.set()
+        assert second.result(30) == 2
+        closing.result(30)
+    assert closed.is_set()
+    assert list(made) == []
 
 
 def test_closing_a_stream_ends_a_loop_in_another_thread(
@@ -389,6 +420,14 @@ def test_the_public_classes_are_those_of_mxfast() -> None:
     assert set(blocking.__all__) <= set(mxfast.__all__)
     for name in blocking.__all__:
         assert issubclass(getattr(blocking, name), Facade)
+
+
+def test_the_stub_has_the_classes_of_the_module() -> None:
+    body = ast.parse(STUB.read_text()).body
+    in_stub = [node.name for node in body if isinstance(node, ast.ClassDef)]
+    assert {name: getattr(blocking, name) for name in in_stub} == {
+        cls.__name__: facade_of(cls) for cls in classes()
+    }
 
 
 def test_the_stub_is_up_to_date() -> None:

@@ -23,12 +23,20 @@ blocking calls from it are refused.
 """
 
 import mxfast
+from mxfast.connection import Connection
 from mxfast.facade import facade_of
+from mxfast.galaxy import DeployEvents
+from mxfast.mxaccess import MxAccessCommands
+from mxfast.streams import MessageIterator
 
+# Those of bases and results, which mxfast does not name, are there for annotations.
 _made = {
-    name: facade
-    for name, cls in vars(mxfast).items()
-    if name in mxfast.__all__ and isinstance(cls, type) and (facade := facade_of(cls)) is not None
+    cls.__name__: facade
+    for cls in (
+        *(getattr(mxfast, name) for name in mxfast.__all__),
+        *(Connection, DeployEvents, MessageIterator, MxAccessCommands),
+    )
+    if isinstance(cls, type) and (facade := facade_of(cls)) is not None
 }
 globals().update(_made)
-__all__ = list(_made)
+__all__ = [name for name in _made if name in mxfast.__all__]

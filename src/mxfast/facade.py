@@ -247,8 +247,9 @@ class Iteration(Facade, Iterator[Any]):
         return blocking(found)
 
     def close(self) -> None:
-        """End the iteration, and cancel its call."""
-        THREAD.run(self._target.aclose)
+        """End the iteration, after another thread's turn: it is a page at most."""
+        with self._turn:
+            THREAD.run(self._target.aclose)
 
 
 def _is_stream(iterator: AsyncIterator[Any]) -> bool:
