@@ -1,5 +1,6 @@
 import asyncio
 from collections.abc import Callable
+from enum import Enum, IntEnum
 from typing import Any
 
 import grpc
@@ -701,3 +702,23 @@ async def test_error_names_the_tag(scripted: ScriptedGateway, scripted_session: 
     with pytest.raises(MxAccessError) as caught:
         written.raise_for_failure()
     assert "index 0, item 7 (Tank1.Level): denied; security error 1013" in str(caught.value)
+
+
+async def test_members_of_an_enum_are_written_as_their_values(session: Session) -> None:
+    class State(str, Enum):  # noqa: UP042 - numpy makes text of its str(), which is its name
+        MANUAL = "manual"
+
+    class Mode(IntEnum):
+        AUTO = 5
+
+    server = await session.register("enums")
+    items = await session.subscribe(server, ["Enum.A", "Enum.B"])
+    cases: list[tuple[Any, list[Any]]] = [
+        ([State.MANUAL, "auto"], ["manual", "auto"]),
+        (np.array([State.MANUAL] * 2, object), ["manual", "manual"]),
+        ([Mode.AUTO, 7], [5, 7]),
+    ]
+    for values, written in cases:
+        assert (await session.write_array(server, items, values)).ok
+        read = await session.read_bulk(server, ["Enum.A", "Enum.B"])
+        assert [from_mx_value(each.value) for each in read] == written
