@@ -109,13 +109,16 @@ cdef int32_t as_int32(value, name) except? -1:
     except TypeError:
         raise TypeError(f"{name} must be an integer, not {type(value).__name__}") from None
     if not -0x80000000 <= number <= 0x7fffffff:
-        raise ValueError(f"{name} {str(number)[:40]} does not fit in 32 bits")
+        raise ValueError(f"{name} {short(number)} does not fit in 32 bits")
     return number
 
 
 cdef str short(value):
     # How a value stands in an error: never more than 40 characters.
-    text = str(value)
+    try:
+        text = str(value)
+    except ValueError:  # Python writes no int of more than 4,300 digits
+        text = f"an {type(value).__name__} too long to be written"
     return text if len(text) <= 40 else text[:37] + "..."
 
 
