@@ -361,6 +361,13 @@ def test_a_python_int_takes_the_narrower_type_that_holds_it(value: int, variant:
     assert to_mx_value(value).variant_type == variant
 
 
+def test_a_list_holds_elements_of_one_type() -> None:
+    assert to_mx_value([1, 2.5]).array_value.double_values.values == [1.0, 2.5]
+    for mixed in ([1, "a"], [True, 1], ["a", b"a"]):
+        with pytest.raises(TypeError, match=r"\[1\] is a "):
+            to_mx_value(mixed)
+
+
 def test_what_cannot_be_converted_is_kept() -> None:
     message = pb.MxValue(variant_type="VT_DISPATCH", raw_diagnostic="no projection")
     assert from_mx_value(message) is message
