@@ -18,7 +18,7 @@ test: $(BIN)/.installed
 
 # Random commands from 20 clients against the simulated gateway and a model of it, for a minute.
 model: $(BIN)/.installed
-	MXFAST_MODEL_EXAMPLES=60 $(BIN)/python -m pytest tests/test_simulator_model.py
+	MXFAST_MODEL_EXAMPLES=30 $(BIN)/python -m pytest tests/test_simulator_model.py
 
 lint: $(BIN)/.installed
 	$(BIN)/ruff check

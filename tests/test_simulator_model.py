@@ -1,7 +1,7 @@
 """Random commands in random order from twenty clients: gateway and model agree.
 
-Each example starts a gateway. ``MXFAST_MODEL_EXAMPLES`` says how many there are; 60 take
-about a minute (``make model``).
+Each example starts a gateway. ``MXFAST_MODEL_EXAMPLES`` says how many there are, with each
+write told at once and as many with a scan; 30 take about a minute (``make model``).
 """
 
 import asyncio
@@ -16,7 +16,7 @@ import grpc
 import pytest
 from hypothesis import Phase, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from mxfast.contract import mxaccess_gateway as pb
 from mxfast.simulator import SimulatedGateway, VirtualClock
@@ -51,6 +51,8 @@ class Item:
     server: int
     tag: str
     advised: bool = False
+    told: float = 0.0
+    changed: bool = False  # since it was told
 
 
 @dataclass
@@ -70,13 +72,16 @@ class Known:
 class GatewayMachine(RuleBasedStateMachine):
     """The model, and the gateway beside it."""
 
+    interval = 0.0
+
     def __init__(self) -> None:
         super().__init__()
         self.loop = asyncio.new_event_loop()
+        self.clock = VirtualClock()
         self.gateway = SimulatedGateway(
             tags=TAGS,
-            update_interval=0,
-            clock=VirtualClock(),
+            update_interval=self.interval,
+            clock=self.clock,
             max_sessions=MOST_SESSIONS,
             max_message_bytes=LARGEST,
         )
@@ -151,6 +156,13 @@ class GatewayMachine(RuleBasedStateMachine):
 
     # Sessions
 
+    @initialize()
+    def begin(self) -> None:
+        """Open some sessions: Hypothesis often leaves out a rule, and all others need one."""
+        for client in range(4):
+            self.open(client)
+            self.add(client, client, self.sessions[client].servers[0], TAGS[:5], "subscribe_bulk")
+
     @rule(client=clients)
     def open(self, client: int) -> None:
         peer = self.peers[client]
@@ -160,9 +172,10 @@ class GatewayMachine(RuleBasedStateMachine):
             self.sessions.append(Known(self.run(peer.registered())))
             self.sessions[-1].servers.append(self.sessions[-1].remote.server)
 
-    @rule(client=clients, pick=picks)
-    def close(self, client: int, pick: int) -> None:
-        if known := self.pick(pick):
+    @rule(client=clients, pick=picks, one_in_five=st.integers(0, 4))
+    def close(self, client: int, pick: int, one_in_five: int) -> None:
+        known = self.pick(pick)
+        if known and not one_in_five:
             reply = self.run(self.seen_by(client, known).close())
             assert reply.final_state == pb.SESSION_STATE_CLOSED
             known.state = "closed"
@@ -227,11 +240,13 @@ class GatewayMachine(RuleBasedStateMachine):
                 assert result.item_handle not in known.items
                 known.items[result.item_handle] = Item(server, result.tag_address, advise)
                 if advise:
-                    self.told(known, result.item_handle)
+                    self.tell(known, result.item_handle, self.values[result.tag_address])
 
-    def told(self, known: Known, handle: int) -> None:
+    @staticmethod
+    def tell(known: Known, handle: int, number: float) -> None:
         item = known.items[handle]
-        known.events.append((CHANGE, item.server, handle, self.values[item.tag]))
+        item.told, item.changed = number, False
+        known.events.append((CHANGE, item.server, handle, number))
 
     @rule(
         client=clients,
@@ -255,7 +270,7 @@ class GatewayMachine(RuleBasedStateMachine):
             item.advised = False
         elif item and not item.advised:
             item.advised = True
-            self.told(known, handle)
+            self.tell(known, handle, self.values[item.tag])
 
     # Writes and reads
 
@@ -293,10 +308,17 @@ class GatewayMachine(RuleBasedStateMachine):
         for _, tag, number in written:
             self.values[tag] = number
         for known in self.sessions:
-            for _, tag, number in written:
-                for handle, item in sorted(known.items.items()):
-                    if known.state == "ready" and item.advised and item.tag == tag:
-                        known.events.append((CHANGE, item.server, handle, number))
+            changes = [
+                (item.server, row, handle)
+                for row, (_, tag, _) in enumerate(written)
+                for handle, item in known.items.items()
+                if known.state == "ready" and item.advised and item.tag == tag
+            ]
+            for _, row, handle in sorted(changes):
+                if self.interval:
+                    known.items[handle].changed = True
+                else:
+                    self.tell(known, handle, written[row][2])
         for handle, _, _ in written:
             writer.events.append((COMPLETE, server, handle, 0.0))
 
@@ -314,21 +336,40 @@ class GatewayMachine(RuleBasedStateMachine):
             if item:
                 self.wrote(known, server, [(handle, item.tag, number)])
 
+    @rule(client=clients)
+    def scan(self, client: int) -> None:
+        for known in self.sessions:
+            if any(item.advised and item.changed for item in known.items.values()):
+                self.read_all(client, known)
+        self.loop.call_soon(self.clock.advance, self.interval)
+        self.run(asyncio.sleep(0))
+        for known in self.sessions:
+            changed = [
+                (item.server, handle)
+                for handle, item in known.items.items()
+                if known.state == "ready" and item.advised and item.changed
+            ]
+            for _, handle in sorted(changed):
+                self.tell(known, handle, self.values[known.items[handle].tag])
+
     @rule(client=clients, pick=picks)
     def read(self, client: int, pick: int) -> None:
-        known = self.pick(pick)
-        if not known:
-            return
+        if known := self.pick(pick):
+            self.read_all(client, known)
+
+    def read_all(self, client: int, known: Known) -> None:
+        """Read all tags with one server handle: cached ones are as they were told."""
         for server in known.servers[:1]:
             asked = {"server_handle": server, "tag_addresses": TAGS}
             if reply := self.invoke(client, known, "read_bulk", **asked):
                 cached = {
-                    item.tag
-                    for item in known.items.values()
+                    item.tag: item.told
+                    for _, item in sorted(known.items.items())
                     if item.advised and item.server == server
                 }
                 for result in reply.read_bulk.results:
-                    assert result.value.double_value == self.values[result.tag_address]
+                    expected = {**self.values, **cached}[result.tag_address]
+                    assert result.value.double_value == expected
                     assert result.was_cached == (result.tag_address in cached)
 
     def check_values(self, remote: Remote) -> None:
@@ -401,8 +442,15 @@ class GatewayMachine(RuleBasedStateMachine):
         assert self.gateway.open_sessions == known
 
 
+class ScanningMachine(GatewayMachine):
+    """The same where changes are told at the next scan."""
+
+    interval = 0.1
+
+
 TestGateway = GatewayMachine.TestCase
-TestGateway.settings = settings(
+TestScanningGateway = ScanningMachine.TestCase
+TestGateway.settings = TestScanningGateway.settings = settings(
     max_examples=int(os.environ.get("MXFAST_MODEL_EXAMPLES", "8")),
     stateful_step_count=100,
     deadline=None,

@@ -45,7 +45,7 @@ class Played:
 
     def value(self, name: str) -> float:
         tags = np.array([self.database.find(name)], np.intp)
-        return float(self.database.values(tags).payload.view(np.float64)[0])
+        return float(self.database.values.take(tags).payload.view(np.float64)[0])
 
     def course(self, name: str, seconds: float, count: int) -> list[float]:
         """Return the present value, and the values after each step of time."""
@@ -60,7 +60,7 @@ def test_a_constant_holds_against_writes() -> None:
     played = Played({"A.x": Constant(value=4.5)})
     assert played.course("A.x", 1, 3) == [4.5] * 4
     tag = played.database.find("A.x")
-    other = played.database.values(np.array([played.database.find("A.y")], np.intp))
+    other = played.database.values.take(np.array([played.database.find("A.y")], np.intp))
     played.database.store(np.array([tag], np.intp), other)
     assert played.course("A.x", 1, 1) == [0.0, 4.5]
 
@@ -303,7 +303,7 @@ def test_samples_out_of_a_types_range_are_cut_off() -> None:
     database = TagDatabase(["A.i", "A.f"], lambda name: None, {}, clock.time_ns)
     database.declared[:2] = ValueKind.INT32, ValueKind.FLOAT
     Player({"A.*": Constant(value=1e300)}, database, clock)
-    values = database.values(np.array([0, 1], np.intp))
+    values = database.values.take(np.array([0, 1], np.intp))
     assert values.message(0)[0].int32_value == 2**31 - 1
     assert values.message(1)[0].float_value == np.finfo(np.float32).max
     assert values.message(0)[0].data_type == pb.MX_DATA_TYPE_INTEGER

@@ -123,7 +123,7 @@ async def test_tags_come_from_any_iterable(session: Session) -> None:
 
 async def test_refused_tags_are_listed_and_raise_nothing() -> None:
     async with (
-        SimulatedGateway(tags=["Tank1.Level", "Tank2.Level"]) as gateway,
+        SimulatedGateway(tags=["Tank1.Level", "Tank2.Level"], update_interval=0) as gateway,
         await GatewayClient.connect(
             endpoint=gateway.endpoint, api_key=gateway.api_key, plaintext=True
         ) as client,

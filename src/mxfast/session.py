@@ -122,7 +122,8 @@ class Session(MxAccessCommands):
     ) -> ReadResult:
         """Read tags, any number of them, into columns.
 
-        The gateway answers with the last value where a tag is advised; any other it adds,
+        Where the server handle has a tag advised, the gateway answers with what it told last:
+        a value just written is there when its data change has come. Any other tag it adds,
         advises, waits for and removes again, one after another (contract notes, Commands):
         subscribe what is read often. Requests are split as for `subscribe`.
 

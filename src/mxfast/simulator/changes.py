@@ -156,11 +156,7 @@ class DataChanges:
 
     def values(self, tags: NDArray[np.intp]) -> Values:
         """Return the values of tags, with the quality that faults give them."""
-        return self._faulty(tags, self._database.values(tags))
-
-    def message(self, tag: int) -> tuple[pb.MxValue, int, int]:
-        """Return one tag's value, its quality and its source timestamp in nanoseconds."""
-        return self.values(np.array([tag], np.intp)).message(0)
+        return self._faulty(tags, self._database.values.take(tags))
 
     def _faulty(self, tags: NDArray[np.intp], values: Values) -> Values:
         if not self._faults.qualities:
@@ -240,6 +236,7 @@ class DataChanges:
             self._events.publish_messages(self._buffers.flush(at_once=self._per_write))
 
     def _publish_values(self, items: NDArray[np.intp], values: Values) -> None:
+        self._items.cache(items, values)
         servers = self._items.server_handles(items)
         for server in np.unique(servers).tolist():
             rows = np.flatnonzero(servers == server)

@@ -201,31 +201,33 @@ def read_timeout_ms(asked: pb.ReadBulkCommand) -> int:
 
 
 def _read_bulk(session: Session, asked: pb.ReadBulkCommand, reply: pb.MxCommandReply) -> None:
-    """Read tags; one whose value was told counts as cached (contract notes, Commands).
+    """Read tags: what the last data change told, where there was one, else what is now.
 
     A tag that is not advised has no item of its own in the reply: the one made for the
-    read is gone by then (inferred).
+    read is gone by then (inferred). So is one whose only item is buffered, as the notes
+    know of a cache of OnDataChange alone (contract notes, Bulk commands).
     """
     reply.read_bulk.SetInParent()
     server = asked.server_handle
-    advised = session.advised_items(server)
+    cached = session.cached_items(server)
     timeout = read_timeout_ms(asked)
     for name in asked.tag_addresses:
         result = reply.read_bulk.results.add(server_handle=server, tag_address=name)
         try:
             session.check_server(server)
             tag = session.read_tag(name)
-            result.was_cached = tag in advised
+            result.was_cached = tag in cached
             if not result.was_cached and session.plant.faults.read_seconds * 1000 > timeout:
                 raise status.read_timeout(name, timeout)
         except status.MxAccessFailure as failure:
             result.error_message = str(failure)
             result.statuses.append(failure.status())
             continue
-        value, result.quality, source_ns = session.changes.message(tag)
+        item = cached.get(tag)
+        value, result.quality, source_ns = session.read(tag, item)
         result.value.CopyFrom(value)
         result.source_timestamp.CopyFrom(timestamp(source_ns))
-        result.item_handle = advised.get(tag, 0)
+        result.item_handle = item or 0
         result.was_successful = True
 
 

@@ -79,7 +79,7 @@ def seconds_of(session: Session, request: pb.MxCommandRequest) -> float:
     asked = getattr(request.command, payload)
     seconds = session.plant.faults.seconds(_names(session, asked))
     if payload == "read_bulk" and session.plant.faults.late:
-        cached = session.advised_items(asked.server_handle)
+        cached = session.cached_items(asked.server_handle)
         for name in asked.tag_addresses:
             with suppress(status.MxAccessFailure):
                 if session.read_tag(name) not in cached:

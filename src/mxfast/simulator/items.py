@@ -4,6 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mxfast.simulator import status
+from mxfast.simulator.values import ValueColumns, Values
 
 _FIRST_CAPACITY = 64
 NEVER = -1
@@ -33,6 +34,9 @@ class ItemTable:
         self.tag = np.zeros(_FIRST_CAPACITY, np.intp)
         # The tag's version that the session's events told last.
         self.told = np.full(_FIRST_CAPACITY, NEVER, np.int64)
+        # What the last data change said, where there was one since the item was advised.
+        self._cached = np.zeros(_FIRST_CAPACITY, np.bool_)
+        self.cached_values = ValueColumns(_FIRST_CAPACITY)
 
     def add(self, server_handle: int, tag: int, *, buffered: bool = False) -> int:
         """Return the handle of a new item."""
@@ -74,6 +78,7 @@ class ItemTable:
         if self._advised[item]:
             return False
         self._advised[item] = True
+        self._cached[item] = False
         self._watched = None
         self.told[item] = NEVER
         return True
@@ -95,10 +100,14 @@ class ItemTable:
         self._late[item] = late
         self._watched = None
 
+    def cache(self, items: NDArray[np.intp], values: Values) -> None:
+        """Keep what items' data changes say, until they say something else."""
+        self._cached[self.cached_values.store(items, values)] = True
+
     @property
-    def advised(self) -> NDArray[np.intp]:
-        """Handles of all advised items whose first value has come, ascending."""
-        return np.flatnonzero(self._advised & ~self._late)
+    def cached(self) -> NDArray[np.intp]:
+        """Handles of the advised items of which a data change was told, ascending."""
+        return np.flatnonzero(self._advised & self._cached)
 
     @property
     def _told_of(self) -> NDArray[np.bool_]:
@@ -131,3 +140,5 @@ class ItemTable:
         self._late = np.concatenate([self._late, more])
         self.tag = np.concatenate([self.tag, np.zeros(room, np.intp)])
         self.told = np.concatenate([self.told, np.full(room, NEVER, np.int64)])
+        self._cached = np.concatenate([self._cached, more])
+        self.cached_values.grow()

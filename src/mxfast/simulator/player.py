@@ -113,7 +113,7 @@ class Player:
 
     def _store(self, tags: NDArray[np.intp], samples: Floats) -> None:
         kind, payload = _as_declared(self._database.declared[tags], samples)
-        rows = np.flatnonzero(~self._database.is_kept(tags, kind, payload))
+        rows = np.flatnonzero(~self._database.values.is_kept(tags, kind, payload))
         if len(rows) == 0:
             return
         values = Values(

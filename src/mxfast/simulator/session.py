@@ -240,11 +240,20 @@ class Session:
         if server_handle not in self._servers:
             raise status.invalid_server_handle(server_handle)
 
-    def advised_items(self, server_handle: int) -> dict[int, int]:
+    def cached_items(self, server_handle: int) -> dict[int, int]:
         """Return tag and handle of each item whose value a server handle has been told."""
-        items = self._items.advised
+        items = self._items.cached
         items = items[self._items.server_handles(items) == server_handle]
         return dict(zip(self._items.tag[items].tolist(), items.tolist(), strict=True))
+
+    def read(self, tag: int, item: int | None) -> tuple[pb.MxValue, int, int]:
+        """Return value, quality and source timestamp in nanoseconds.
+
+        As the item was told last where one is given, else as the tag has them.
+        """
+        if item is not None:
+            return self._items.cached_values.take(np.array([item], np.intp)).message(0)
+        return self.changes.values(np.array([tag], np.intp)).message(0)
 
     # Writes
 

@@ -11,7 +11,7 @@ from mxfast.codec import ValueKind
 from mxfast.simulator import status
 from mxfast.simulator.galaxy_model import Attribute
 from mxfast.simulator.typed import ANY, declared_kind, first_value, fit, security_level
-from mxfast.simulator.values import Values, kept_as_bytes
+from mxfast.simulator.values import ValueColumns, Values
 
 _FIRST_CAPACITY = 1024
 
@@ -42,6 +42,8 @@ class TagDatabase:
 
     Attributes
     ----------
+    values : ValueColumns
+        The value of each tag.
     declared : uint8 array
         The kind of value that each tag takes; 0 where it takes any.
     security : uint8 array
@@ -71,15 +73,9 @@ class TagDatabase:
         self.has_secured = False
         self._index: dict[str, int] = {}
         self._names: list[str] = []
-        self._kind = np.empty(_FIRST_CAPACITY, np.uint8)
-        self._payload = np.empty(_FIRST_CAPACITY, np.int64)
-        self._quality = np.empty(_FIRST_CAPACITY, np.int32)
-        self._source_timestamp = np.empty(_FIRST_CAPACITY, np.int64)
+        self.values = ValueColumns(_FIRST_CAPACITY)
         self.declared = np.zeros(_FIRST_CAPACITY, np.uint8)
         self.security = np.empty(_FIRST_CAPACITY, np.uint8)
-        # The bytes of strings, arrays and raw values. An entry stays when a number
-        # replaces it: the kind says whether it counts.
-        self._encoded: dict[int, bytes] = {}
         self.clock = 0
         self.version = np.empty(_FIRST_CAPACITY, np.int64)
         self.listeners: list[WriteListener] = []
@@ -138,60 +134,27 @@ class TagDatabase:
 
         return fit(self.declared[tags], values, attribute)
 
-    def is_kept(
-        self, tags: NDArray[np.intp], kind: NDArray[np.uint8], payload: NDArray[np.int64]
-    ) -> NDArray[np.bool_]:
-        """Return which tags hold just these numbers with good quality."""
-        same: NDArray[np.bool_] = (
-            (self._kind[tags] == kind)
-            & (self._payload[tags] == payload)
-            & (self._quality[tags] == status.QUALITY_GOOD)
-        )
-        return same
-
     def store(self, tags: NDArray[np.intp], values: Values) -> None:
         """Set the values of tags; of several rows for one tag the last one stays."""
         self.clock += 1
-        where = _run(tags)
-        self._kind[where] = values.kind
-        self._payload[where] = values.payload
-        self._quality[where] = values.quality
-        self._source_timestamp[where] = values.source_timestamp
-        self.version[where] = self.clock
-        for row, encoded in values.encoded.items():
-            self._encoded[int(tags[row])] = encoded
+        self.version[self.values.store(tags, values)] = self.clock
         for listener in self.listeners:
             listener(tags, values)
 
-    def values(self, tags: NDArray[np.intp]) -> Values:
-        """Return a copy of the values of tags."""
-        kind = self._kind[tags]
-        encoded = {}
-        if self._encoded:
-            encoded = {
-                row: self._encoded[int(tags[row])]
-                for row in np.flatnonzero(kept_as_bytes(kind)).tolist()
-            }
-        return Values(
-            kind, self._payload[tags], self._quality[tags], self._source_timestamp[tags], encoded
-        )
-
     def _make(self, name: str) -> int:
         tag = len(self._names)
-        if tag == len(self._kind):
+        if tag == len(self.version):
             self._grow()
         self._names.append(name)
         self._index[name] = tag
         attribute = self._attribute(name)
-        self._kind[tag], self.declared[tag] = ValueKind.DOUBLE, ANY
-        if attribute is not None:
+        if attribute is None:
+            self.declared[tag] = ANY
+            self.values.begin(tag, ValueKind.DOUBLE, None, self._now_ns())
+        else:
             self._typed = True
-            self._kind[tag] = self.declared[tag] = declared_kind(attribute)
-            if (encoded := first_value(attribute)) is not None:
-                self._encoded[tag] = encoded
-        self._payload[tag] = 0
-        self._quality[tag] = status.QUALITY_GOOD
-        self._source_timestamp[tag] = self._now_ns()
+            self.declared[tag] = kind = declared_kind(attribute)
+            self.values.begin(tag, kind, first_value(attribute), self._now_ns())
         level = 0 if attribute is None else security_level(attribute)
         self.security[tag] = self._security_of.get(name, level)
         self.has_secured = self.has_secured or bool(self.security[tag])
@@ -201,22 +164,11 @@ class TagDatabase:
         return tag
 
     def _grow(self) -> None:
-        capacity = 2 * len(self._kind)
-        self._kind = np.resize(self._kind, capacity)
-        self._payload = np.resize(self._payload, capacity)
-        self._quality = np.resize(self._quality, capacity)
-        self._source_timestamp = np.resize(self._source_timestamp, capacity)
+        self.values.grow()
+        capacity = 2 * len(self.version)
         self.declared = np.resize(self.declared, capacity)
         self.security = np.resize(self.security, capacity)
         self.version = np.resize(self.version, capacity)
-
-
-def _run(tags: NDArray[np.intp]) -> NDArray[np.intp] | slice:
-    """Return tags that follow one another as a slice, which is stored to ten times faster."""
-    last = len(tags) - 1
-    if last < 0 or tags[last] - tags[0] != last or not (tags[1:] - tags[:-1] == 1).all():
-        return tags
-    return slice(int(tags[0]), int(tags[0]) + last + 1)
 
 
 def matches(pattern: str, name: str) -> bool:

@@ -154,6 +154,90 @@ def kept_as_bytes(kind: NDArray[np.uint8]) -> NDArray[np.bool_]:
     return kept
 
 
+class ValueColumns:
+    """Values that change, one a row; the columns are those of :class:`Values`.
+
+    Parameters
+    ----------
+    capacity : int
+        Rows there are at first.
+    """
+
+    def __init__(self, capacity: int) -> None:
+        self._kind = np.zeros(capacity, np.uint8)
+        self._payload = np.zeros(capacity, np.int64)
+        self._quality = np.zeros(capacity, np.int32)
+        self._source_timestamp = np.zeros(capacity, np.int64)
+        # An entry stays when a number replaces it: the kind says whether it counts.
+        self._encoded: dict[int, bytes] = {}
+
+    def grow(self) -> None:
+        """Double the rows."""
+        capacity = 2 * len(self._kind)
+        self._kind = np.resize(self._kind, capacity)
+        self._payload = np.resize(self._payload, capacity)
+        self._quality = np.resize(self._quality, capacity)
+        self._source_timestamp = np.resize(self._source_timestamp, capacity)
+
+    def begin(self, row: int, kind: int, encoded: bytes | None, source_ns: int) -> None:
+        """Set one row to the zero of a kind, or to ``encoded`` where it is kept as bytes."""
+        self._kind[row] = kind
+        self._payload[row] = 0
+        self._quality[row] = status.QUALITY_GOOD
+        self._source_timestamp[row] = source_ns
+        if encoded is not None:
+            self._encoded[row] = encoded
+
+    def store(self, rows: NDArray[np.intp], values: Values) -> NDArray[np.intp] | slice:
+        """Set rows; of several values for one row the last one stays.
+
+        Returns
+        -------
+        intp array or slice
+            The rows, as another column is indexed fastest.
+        """
+        where = _run(rows)
+        self._kind[where] = values.kind
+        self._payload[where] = values.payload
+        self._quality[where] = values.quality
+        self._source_timestamp[where] = values.source_timestamp
+        for row, encoded in values.encoded.items():
+            self._encoded[int(rows[row])] = encoded
+        return where
+
+    def take(self, rows: NDArray[np.intp]) -> Values:
+        """Return a copy of the given rows, in that order."""
+        kind = self._kind[rows]
+        encoded = {}
+        if self._encoded:
+            encoded = {
+                row: self._encoded[int(rows[row])]
+                for row in np.flatnonzero(kept_as_bytes(kind)).tolist()
+            }
+        return Values(
+            kind, self._payload[rows], self._quality[rows], self._source_timestamp[rows], encoded
+        )
+
+    def is_kept(
+        self, rows: NDArray[np.intp], kind: NDArray[np.uint8], payload: NDArray[np.int64]
+    ) -> NDArray[np.bool_]:
+        """Return which rows hold just these numbers with good quality."""
+        same: NDArray[np.bool_] = (
+            (self._kind[rows] == kind)
+            & (self._payload[rows] == payload)
+            & (self._quality[rows] == status.QUALITY_GOOD)
+        )
+        return same
+
+
+def _run(rows: NDArray[np.intp]) -> NDArray[np.intp] | slice:
+    """Return rows that follow one another as a slice, which is stored to ten times faster."""
+    last = len(rows) - 1
+    if last < 0 or rows[last] - rows[0] != last or not (rows[1:] - rows[:-1] == 1).all():
+        return rows
+    return slice(int(rows[0]), int(rows[0]) + last + 1)
+
+
 # The element of each type that nothing is said about (contract notes, Writes).
 _DEFAULTS = (
     pb.MxValue(data_type=pb.MX_DATA_TYPE_BOOLEAN, variant_type="VT_BOOL", bool_value=False),
