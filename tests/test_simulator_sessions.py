@@ -206,6 +206,27 @@ async def test_a_session_can_have_a_timeout_of_its_own():
         assert (await refusal(read))[0] == Code.DEADLINE_EXCEEDED
 
 
+async def test_a_command_that_waits_its_turn_can_end_the_worker():
+    async with running() as (gateway, peer, clock):
+        remote = await peer.registered()
+        (item,) = await remote.add("A.x")
+        slow = gateway.faults.add(faults.SlowTags(seconds=1))
+        first = asyncio.ensure_future(remote.write([item], [5.0]))
+        await until(lambda: clock.waiting == 2)
+        shutdown = asyncio.ensure_future(remote.invoke("shutdown_worker"))
+        await until(lambda: clock.waiting == 3)
+        last = asyncio.ensure_future(remote.write([item], [6.0]))
+        await until(lambda: clock.waiting == 4)
+        gateway.faults.remove(slow)
+        clock.advance(1)
+        replies = await asyncio.gather(first, shutdown, last)
+        assert [reply.protocol_status.code for reply in replies] == [
+            pb.PROTOCOL_STATUS_CODE_OK,
+            pb.PROTOCOL_STATUS_CODE_OK,
+            pb.PROTOCOL_STATUS_CODE_WORKER_UNAVAILABLE,
+        ]
+
+
 async def test_closing_a_session_ends_what_is_pending():
     async with running() as (gateway, peer, clock):
         remote = await peer.registered()

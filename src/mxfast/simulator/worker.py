@@ -73,9 +73,9 @@ class Worker:
         return task.result()
 
     def end(self, refusal: status.Refusal) -> None:
-        """End the worker: what is pending is refused."""
+        """End the worker: what is pending is refused, but the command that does so itself."""
         self._ended = refusal
-        for task in self._pending:
+        for task in self._pending - {asyncio.current_task()}:
             task.cancel()
 
     async def _do(
@@ -89,5 +89,5 @@ class Worker:
             await self._clock.sleep(min(seconds, STUCK_SECONDS))
         if seconds > STUCK_SECONDS:
             self._on_stuck()
-            await asyncio.sleep(0)  # ended here with all that is pending
+            raise asyncio.CancelledError  # ends as all that is pending did
         return work()
