@@ -467,6 +467,26 @@ async def test_a_sparse_array_that_is_wrong_is_refused(remote: Remote, reason: s
     assert await remote.numbers("A.x", "A.y") == [0.0, 2.0]
 
 
+async def test_the_sparse_arrays_of_a_request_may_not_grow_without_end(remote: Remote) -> None:
+    items = await remote.add(*(f"A.x{n}" for n in range(4)))
+    lengths = (600_000, 400_001, 400_000, 1)
+    entries = [
+        pb.WriteBulkEntry(item_handle=item, value=sparse_array(pb.MX_DATA_TYPE_INTEGER, length))
+        for item, length in zip(items, lengths, strict=True)
+    ]
+    results = (await remote.invoke("write_bulk", entries=entries)).write_bulk.results
+    assert [r.was_successful for r in results] == [True, False, True, False]
+    for result, told in ((results[1], "400001 elements"), (results[3], "may have 0 more")):
+        assert "expected range" in result.error_message
+        assert told in result.error_message
+    (result,) = await remote.read("A.x2")
+    assert list(result.value.array_value.dimensions) == [400_000]
+    for length, accepted in ((1_000_000, True), (1_000_001, False)):
+        sparse = sparse_array(pb.MX_DATA_TYPE_INTEGER, length)
+        reply = await remote.invoke("write", item_handle=items[3], value=sparse)
+        assert (reply.protocol_status.code == pb.PROTOCOL_STATUS_CODE_OK) == accepted
+
+
 @pytest.mark.parametrize("bulk", [False, True])
 @pytest.mark.parametrize(
     ("data_type", "arm", "given", "expected"),

@@ -111,10 +111,12 @@ class Values:
             kind = np.where(unheld | is_sparse, np.uint8(ValueKind.RAW), kind)
             rows = np.flatnonzero(kept_as_bytes(kind)).tolist()
             encoded = {row: request.value_bytes(row) for row in rows}
+            room = _SPARSE_ELEMENTS
             for row in np.flatnonzero(is_sparse).tolist():
                 message = pb.MxValue.FromString(encoded[row])
                 try:
-                    encoded[row] = _expanded(message, sparse).SerializeToString()
+                    encoded[row] = _expanded(message, sparse, room).SerializeToString()
+                    room -= message.sparse_array_value.total_length
                 except status.MxAccessFailure as failure:
                     failures[row] = failure
         source = request.timestamp.view(np.int64)
@@ -137,7 +139,7 @@ class Values:
             For a sparse array that cannot be expanded.
         """
         if value.HasField("sparse_array_value"):
-            value = _expanded(value, sparse)
+            value = _expanded(value, sparse, _SPARSE_ELEMENTS)
         kind, payload, encoded = from_message(value)
         return cls(
             np.array([kind], np.uint8),
@@ -250,43 +252,44 @@ _DEFAULTS = (
 DEFAULTS: dict[int, pb.MxValue] = {each.data_type: each for each in _DEFAULTS}
 """The scalar that each data type begins with."""
 
-# Inferred: the notes know of no limit, and a request of ten bytes must not cost gigabytes.
-_LONGEST_SPARSE_ARRAY = 1_000_000
+# Elements that the sparse arrays of one request may have together. Inferred: the notes know
+# of no limit, and a request of ten bytes an array must not cost gigabytes or minutes.
+_SPARSE_ELEMENTS = 1_000_000
 
 
-def _expanded(value: pb.MxValue, known: bool) -> pb.MxValue:
-    if not known:  # how such a gateway refuses it is inferred
-        raise status.unusable_value("the gateway is too old for sparse arrays")
-    return expand(value.sparse_array_value)
-
-
-def expand(sparse: pb.MxSparseArray) -> pb.MxValue:
+def _expanded(value: pb.MxValue, known: bool, room: int) -> pb.MxValue:
     """Return the whole array that a sparse one stands for.
 
     Raises
     ------
     MxAccessFailure
-        No length, a type that has no default, an index out of range or given twice, an
-        element of another type. These rules are inferred.
+        Sparse arrays are not known; no length or one of more than ``room``, a type that has
+        no default, an index out of range or given twice, an element of another type. These
+        rules, and how an old gateway refuses sparse arrays, are inferred.
     """
+    if not known:
+        raise status.unusable_value("the gateway is too old for sparse arrays")
+    sparse = value.sparse_array_value
     default = DEFAULTS.get(sparse.element_data_type)
     if default is None:
         raise status.unusable_value(f"no array of data type {sparse.element_data_type} is known")
     length = sparse.total_length
-    if not 0 < length <= _LONGEST_SPARSE_ARRAY:
-        raise status.unusable_value(f"a sparse array of {length} elements")
+    if not 0 < length <= room:
+        limit = f", and its request may have {room} more" if length else ""
+        raise status.unusable_value(f"a sparse array of {length} elements{limit}")
     arm = str(default.WhichOneof("kind"))
     arms = {arm, "int64_value"} if arm == "int32_value" else {arm}
     given = {element.index: element.value for element in sparse.elements}
     if len(given) < len(sparse.elements):
         raise status.unusable_value("an index of the sparse array is given twice")
-    for index, value in given.items():
+    elements = [payload_of(default)] * length
+    for index, element in given.items():
         if index >= length:
             raise status.unusable_value(f"index {index} of a sparse array of {length} elements")
-        if value.WhichOneof("kind") not in arms:
+        if element.WhichOneof("kind") not in arms:
             raise status.unusable_value(f"element {index} is of another type than its array")
-    elements = [payload_of(given.get(index, default)) for index in range(length)]
-    if any(value.HasField("int64_value") for value in given.values()):
+        elements[index] = payload_of(element)
+    if any(element.HasField("int64_value") for element in given.values()):
         return array_value("int64_value", sparse.element_data_type, "VT_I8", elements)
     return array_value(arm, sparse.element_data_type, default.variant_type, elements)
 
