@@ -227,6 +227,26 @@ async def test_a_command_that_waits_its_turn_can_end_the_worker():
         ]
 
 
+@pytest.mark.parametrize("seconds", [315_576_000_001, 10**14, 2**62, -(2**62)])
+async def test_a_timeout_that_is_no_duration_opens_no_session(seconds: int):
+    async with running() as (gateway, peer, _):
+        request = pb.OpenSessionRequest()
+        request.command_timeout.seconds = seconds
+        code, details = await refusal(peer.raw("OpenSession", request.SerializeToString()))
+        assert code == Code.INVALID_ARGUMENT
+        assert f"command_timeout is {seconds:g} s" in details
+        assert gateway.open_sessions == 0
+
+
+async def test_a_session_can_have_the_longest_timeout():
+    async with running() as (_, peer, _):
+        request = pb.OpenSessionRequest()
+        request.command_timeout.seconds = 315_576_000_000
+        data = await peer.raw("OpenSession", request.SerializeToString())
+        reply = pb.OpenSessionReply.FromString(data)
+        assert reply.default_command_timeout == request.command_timeout
+
+
 async def test_closing_a_session_ends_what_is_pending():
     async with running() as (gateway, peer, clock):
         remote = await peer.registered()

@@ -22,6 +22,9 @@ _WORKER_PROTOCOL_VERSION = 1
 _CAPABILITIES = ("bulk-commands",)
 _REPLAY_CAPABILITY = "event-replay"
 
+# What protobuf says that a Duration can be: 10,000 years.
+_LONGEST_DURATION_S = 315_576_000_000
+
 
 class GatewayService(Service):
     """The MxAccessGateway service. Its methods have the names of the RPCs."""
@@ -41,8 +44,11 @@ class GatewayService(Service):
     async def OpenSession(self, data: bytes, scopes: Scopes, context: Context) -> bytes:
         """Open a session."""
         request = pb.OpenSessionRequest.FromString(data)
-        # That the request's own timeout takes the place of the gateway's is inferred.
+        # That the request's own timeout takes the place of the gateway's is inferred, as is
+        # how one that is no Duration is refused.
         asked = request.command_timeout.seconds + request.command_timeout.nanos / 1e9
+        if abs(asked) > _LONGEST_DURATION_S:
+            raise status.invalid_argument(f"command_timeout is {asked:g} s")
         timeout = asked if asked > 0 else self._command_timeout
         session = self._sessions.open(timeout)
         reply = pb.OpenSessionReply(
