@@ -128,6 +128,7 @@ class Faults:
         )
         self.replies = self._of(faults.MalformedReply)
         self.refused_tags = self._of(faults.RefuseTags)
+        self.failed_writes = self._of(faults.FailWrites)
         self.slow_tags = self._of(faults.SlowTags)
         self.qualities = self._of(faults.Quality)
         self.late = self._of(faults.LateFirstValue)
@@ -214,6 +215,15 @@ class Faults:
         """Raise an MxAccessFailure for a tag that is refused."""
         if self.refused_tags and (failure := self.refusal(name)) is not None:
             raise failure
+
+    def failing(self, names: Iterable[str]) -> dict[int, faults.FailWrites]:
+        """Return what fails the writes to tags, by their places, where something does."""
+        return {
+            row: fault
+            for row, name in enumerate(names)
+            for fault in reversed(self.failed_writes)  # of several, the first counts
+            if matches(fault.tags, name)
+        }
 
     def seconds(self, names: Iterable[str]) -> float:
         """Return how much longer a command takes that has to do with these tags."""

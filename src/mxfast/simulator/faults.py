@@ -197,6 +197,48 @@ class RefuseTags(Fault):
 
 
 @dataclass(frozen=True, kw_only=True)
+class FailWrites(Fault):
+    """Writes are accepted and then fail: the tag stays as it is, OnWriteComplete says why.
+
+    Parameters
+    ----------
+    tags : str, default "*"
+        Which: a name, or a pattern with ``*`` and ``?``.
+    category : str, default "OPERATIONAL_ERROR"
+        The status category of a failure, such as ``"COMMUNICATION_ERROR"`` or ``"WARNING"``.
+    detail : int, default 902
+        The status detail.
+    delay : float, default 0
+        Seconds until the OnWriteComplete comes; ``inf``: it never does.
+    """
+
+    CATEGORIES: ClassVar = (
+        "WARNING",
+        "COMMUNICATION_ERROR",
+        "CONFIGURATION_ERROR",
+        "OPERATIONAL_ERROR",
+        "SECURITY_ERROR",
+        "SOFTWARE_ERROR",
+        "OTHER_ERROR",
+    )
+    tags: str = "*"
+    category: str = "OPERATIONAL_ERROR"
+    detail: int = 902
+    delay: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.category not in self.CATEGORIES:
+            raise ValueError(
+                f"{self.name()}: category {shown(self.category)} is none of "
+                f"{', '.join(self.CATEGORIES)}"
+            )
+        if not -(2**31) <= self.detail < 2**31:
+            raise ValueError(f"{self.name()}: detail is {self.detail}, not a 32-bit number")
+        if not self.delay >= 0:
+            raise ValueError(f"{self.name()}: delay is {self.delay}, not 0 or more seconds")
+
+
+@dataclass(frozen=True, kw_only=True)
 class SlowTags(Fault):
     """A command that has to do with a tag takes longer, and all that wait for it.
 
@@ -430,6 +472,7 @@ FAULTS: dict[str, type[Fault]] = {
         ExpireKey,
         MalformedReply,
         RefuseTags,
+        FailWrites,
         SlowTags,
         Quality,
         LateFirstValue,
