@@ -1,6 +1,7 @@
 """`confirm`: what the write-completes of a session's event stream say of its writes."""
 
 import asyncio
+import math
 from collections.abc import AsyncIterator, Callable, Iterable
 from typing import Any
 
@@ -23,6 +24,7 @@ from mxfast import (
 from mxfast.confirm import Completions
 from mxfast.contract import mxaccess_gateway as pb
 from mxfast.simulator import SimulatedGateway
+from mxfast.simulator.faults import FailWrites
 from tests.conftest import KEY, SECRET, Context, OpenLimited, ScriptedGateway, Writes, ok
 
 ACCEPTED, REJECTED, UNKNOWN = Outcome.ACCEPTED, Outcome.REJECTED, Outcome.UNKNOWN
@@ -276,6 +278,26 @@ async def test_a_request_that_was_not_begun_has_no_completes(
         # Had the refused one been counted, this one would wait for a second complete.
         result = await session.write_array(1, [1], [3.0], confirm=SOON)
         assert result.outcome.tolist() == [COMPLETED]
+
+
+async def test_a_write_that_the_gateway_accepts_and_fails(
+    gateway: SimulatedGateway, session: Session
+) -> None:
+    server = await session.register("x")
+    tags = ["A.good", "A.bad", "A.late", "A.silent"]
+    items = [each.item_handle for each in await session.add_item_bulk(server, tags)]
+    gateway.faults.add(FailWrites(tags="A.bad", category="COMMUNICATION_ERROR", detail=5))
+    gateway.faults.add(FailWrites(tags="A.late", delay=0.05))
+    gateway.faults.add(FailWrites(tags="A.silent", delay=math.inf))
+    async with session.event_batches():
+        told = await session.write_array(server, items[:3], [1.0] * 3, confirm=LONG)
+        silent = await session.write_array(server, items[3:], [1.0], confirm=SOON)
+    assert told.outcome.tolist() == [COMPLETED, FAILED, FAILED]
+    assert silent.outcome.tolist() == [ACCEPTED]
+    with pytest.raises(MxAccessError, match=r"index 1, item \d+ \(A\.bad\): communication error 5"):
+        told.raise_for_failure()
+    read = await session.read_array(server, tags)
+    assert read.value.tolist() == [1.0, 0.0, 0.0, 0.0]
 
 
 async def test_a_failure_is_told_only_of_its_own_write(

@@ -479,8 +479,8 @@ async def test_the_sparse_arrays_of_a_request_may_not_grow_without_end(remote: R
     for result, told in ((results[1], "400001 elements"), (results[3], "may have 0 more")):
         assert "expected range" in result.error_message
         assert told in result.error_message
-    (result,) = await remote.read("A.x2")
-    assert list(result.value.array_value.dimensions) == [400_000]
+    (read,) = await remote.read("A.x2")
+    assert list(read.value.array_value.dimensions) == [400_000]
     for length, accepted in ((1_000_000, True), (1_000_001, False)):
         sparse = sparse_array(pb.MX_DATA_TYPE_INTEGER, length)
         reply = await remote.invoke("write", item_handle=items[3], value=sparse)

@@ -10,7 +10,8 @@ from mxfast.codec import encode_events
 from mxfast.simulator import status
 from mxfast.simulator.values import Values
 
-_STATUS = status.ok_status().SerializeToString()
+OK_STATUS = status.ok_status().SerializeToString()
+"""The serialised status of success."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +32,8 @@ class EventBlock:
         When they were made, in nanoseconds since 1970 (UTC).
     values : Values or None
         Their values; None for a family that has none.
+    status : bytes
+        The serialised MxStatusProxy of each.
     """
 
     family: int
@@ -39,6 +42,7 @@ class EventBlock:
     first_sequence: int
     time_ns: int
     values: Values | None
+    status: bytes
 
     def __len__(self) -> int:
         return len(self.item_handles)
@@ -58,6 +62,7 @@ class EventBlock:
             self.first_sequence + start,
             self.time_ns,
             None if self.values is None else self.values.take(rows),
+            self.status,
         )
 
     def encode(self, session_id: str) -> list[bytes]:
@@ -70,7 +75,7 @@ class EventBlock:
                 self.item_handles,
                 first_sequence=self.first_sequence,
                 gateway_timestamp=self.time_ns,
-                status=_STATUS,
+                status=self.status,
             )
         return encode_events(
             session_id,
@@ -79,7 +84,7 @@ class EventBlock:
             self.item_handles,
             first_sequence=self.first_sequence,
             gateway_timestamp=self.time_ns,
-            status=_STATUS,
+            status=self.status,
             kind=self.values.kind,
             payload=self.values.payload,
             quality=self.values.quality,

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from mxfast.contract import mxaccess_gateway as pb
 from mxfast.simulator import status
 from mxfast.simulator.clock import Clock
-from mxfast.simulator.event_blocks import Block, EventBlock, MessageBlock
+from mxfast.simulator.event_blocks import OK_STATUS, Block, EventBlock, MessageBlock
 from mxfast.simulator.values import Values, timestamp
 
 REPLAY_EVENTS = 1024
@@ -159,14 +159,18 @@ class EventLog:
         server_handle: int,
         item_handles: NDArray[np.int32],
         values: Values | None = None,
+        *,
+        outcome: bytes = OK_STATUS,
     ) -> None:
-        """Append events of one family and server handle.
+        """Append events of one family and server handle, with one serialised status.
 
         A subscriber without room for them is disconnected; see :meth:`overflow`.
         """
         now = self._clock.time_ns()
         self._append(
-            EventBlock(family, server_handle, item_handles, self._next_sequence, now, values)
+            EventBlock(
+                family, server_handle, item_handles, self._next_sequence, now, values, outcome
+            )
         )
 
     def publish_messages(self, events: Iterable[pb.MxEvent]) -> None:

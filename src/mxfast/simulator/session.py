@@ -12,6 +12,7 @@ from mxfast.simulator import status
 from mxfast.simulator.alarms import Alarms
 from mxfast.simulator.changes import DataChanges
 from mxfast.simulator.clock import Clock
+from mxfast.simulator.completes import WriteCompletes
 from mxfast.simulator.events import EventLog, EventRules, Subscriber
 from mxfast.simulator.fault_control import Faults
 from mxfast.simulator.items import ItemTable
@@ -112,6 +113,7 @@ class Session:
             per_write=rules.per_write,
             is_ready=lambda: self.state == pb.SESSION_STATE_READY,
         )
+        self._completes = WriteCompletes(self.events, plant.clock)
 
     @property
     def state(self) -> "pb.SessionState":
@@ -374,11 +376,16 @@ class Session:
         if self._items.idle:
             kept = np.array([item not in self._items.idle for item in items.tolist()], np.bool_)
             items, values, users = items[kept], values.take(np.flatnonzero(kept)), users[kept]
-        self._database.store(self._items.tag[items], values)
-        self._record_users(items, users, secured=secured)
-        self.events.publish(
-            pb.MX_EVENT_FAMILY_ON_WRITE_COMPLETE, server_handle, items.astype(np.int32)
-        )
+        done, failing = items, {}
+        if self.plant.faults.failed_writes:
+            names = map(self._database.name, self._items.tag[items].tolist())
+            failing = self.plant.faults.failing(names)
+            rows = np.delete(np.arange(len(items)), list(failing))
+            done, values, users = items[rows], values.take(rows), users[rows]
+        if len(done) > 0:
+            self._database.store(self._items.tag[done], values)
+            self._record_users(done, users, secured=secured)
+        self._completes.tell(server_handle, items.astype(np.int32), failing)
 
     def _record_users(
         self, items: NDArray[np.intp], users: NDArray[np.int32], *, secured: bool

@@ -271,6 +271,23 @@ def unresolved_type(item_handle: int) -> MxAccessFailure:
     return unusable_value(f"the type of item {item_handle} is not resolved yet")
 
 
+def failed_write(category: str, detail: int) -> pb.MxStatusProxy:
+    """Return the status of a write that failed after it was accepted.
+
+    That it is the object written to that found out is inferred.
+    """
+    outcome = pb.MxStatusProxy(
+        success=0,
+        category=f"MX_STATUS_CATEGORY_{category}",
+        detected_by=pb.MX_STATUS_SOURCE_RESPONDING_AUTOMATION_OBJECT,
+        detail=detail,
+        diagnostic_text="The write failed by a fault of the simulated gateway.",
+    )
+    outcome.raw_category = outcome.category - _COM_OFFSET
+    outcome.raw_detected_by = outcome.detected_by - _COM_OFFSET
+    return outcome
+
+
 def read_timeout(name: str, milliseconds: int) -> MxAccessFailure:
     """Return the failure of a read whose value did not come in time."""
     return MxAccessFailure(
