@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import uuid
 from collections.abc import AsyncIterator
 from typing import Any, Literal
 
@@ -322,3 +323,49 @@ async def test_stopping_ends_open_streams_and_leaves_no_task(
     while asyncio.all_tasks() - before:  # noqa: ASYNC110 - there is nothing to wait for
         await asyncio.sleep(0.001)
     assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
+
+
+# Users
+
+
+async def secured_write(remote: Remote, item: int, user: int, verifier: int) -> str:
+    """Write in both ways, which must agree; return why it is refused, or an empty text."""
+    fields: dict[str, Any] = {
+        "item_handle": item,
+        "current_user_id": user,
+        "verifier_user_id": verifier,
+        "value": double(1.0),
+    }
+    single = await remote.invoke("write_secured", **fields)
+    entries = [pb.WriteSecuredBulkEntry(**fields)]
+    bulk = (await remote.invoke("write_secured_bulk", entries=entries)).write_secured_bulk
+    assert single.diagnostic_message == bulk.results[0].error_message
+    return single.diagnostic_message
+
+
+async def test_a_secured_write_takes_only_users_that_its_session_has_authenticated():
+    users = {"anna": "one", "bert": "two", "carl": "three"}
+    options: Any = {"users": users, "secured_tags": {"A.x": "secured", "A.y": "verified"}}
+    async with SimulatedGateway(**options) as gateway, Peer(gateway.endpoint) as peer:
+        remote, other = await peer.registered(), await peer.registered()
+        x, y = await remote.add("A.x", "A.y")
+        assert "No user is authenticated as 1 and 1" in await secured_write(remote, x, 1, 1)
+        reply = await other.invoke(
+            "authenticate_user", verify_user="anna", verify_user_password="one"
+        )
+        assert reply.authenticate_user.user_id == 1
+        assert await secured_write(remote, x, 1, 1)  # another session's
+        reply = await remote.invoke(
+            "authenticate_user", verify_user="anna", verify_user_password="wrong"
+        )
+        assert reply.authenticate_user.user_id == 0
+        for user in (0, 1):
+            assert await secured_write(remote, x, user, user)
+        await remote.invoke("authenticate_user", verify_user="anna", verify_user_password="one")
+        assert await secured_write(remote, x, 1, 1) == ""
+        assert "No user is authenticated as 1 and 2" in await secured_write(remote, y, 1, 2)
+        guid = str(uuid.uuid5(uuid.NAMESPACE_OID, "bert"))
+        reply = await remote.invoke("archestra_user_to_id", user_id_guid=guid)
+        assert reply.archestra_user_to_id.user_id == 2
+        assert await secured_write(remote, y, 1, 2) == ""
+        assert "No user is authenticated as 3 and 1" in await secured_write(remote, y, 3, 1)

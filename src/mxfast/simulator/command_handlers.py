@@ -115,14 +115,20 @@ def _authenticate_user(session: Session, asked: Any, reply: pb.MxCommandReply) -
     """Answer the user's id, 0 where name or password is wrong (contract notes, Writes)."""
     session.check_server(asked.server_handle)
     user = session.plant.users.authenticate(asked.verify_user, asked.verify_user_password)
-    reply.authenticate_user.user_id = user
-    _succeed(reply, user)
+    _tell_user(session, user, reply.authenticate_user, reply)
 
 
 def _archestra_user_to_id(session: Session, asked: Any, reply: pb.MxCommandReply) -> None:
     session.check_server(asked.server_handle)
     user = session.plant.users.id_of(asked.user_id_guid)
-    reply.archestra_user_to_id.user_id = user
+    _tell_user(session, user, reply.archestra_user_to_id, reply)
+
+
+def _tell_user(session: Session, user: int, answer: Any, reply: pb.MxCommandReply) -> None:
+    """Answer a user's id, with which the session may write to secured attributes from now on."""
+    if user:
+        session.authenticated.add(user)
+    answer.user_id = user
     _succeed(reply, user)
 
 

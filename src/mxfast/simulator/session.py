@@ -100,6 +100,7 @@ class Session:
         self.worker_gone = False
         self.used_at = plant.clock.monotonic()
         self.detached_at: float | None = None
+        self.authenticated: set[int] = set()
         self._database = plant.database
         self._servers: set[int] = set()
         self._last_server = 0
@@ -334,7 +335,8 @@ class Session:
             return refusal
         if item in self._items.unresolved:
             return status.unresolved_type(item)
-        return self.plant.users.refusal(int(self._database.security[tag]), by=by)
+        security = int(self._database.security[tag])
+        return self.plant.users.refusal(security, by=by, authenticated=self.authenticated)
 
     def write_item(
         self,

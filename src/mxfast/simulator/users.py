@@ -1,7 +1,7 @@
 """Users, and which writes to a secured attribute are refused."""
 
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from typing import Literal
 
 from mxfast.simulator import status
@@ -58,7 +58,7 @@ class Users:
             return 0
 
     def refusal(
-        self, security: int, *, by: tuple[int, int] | None
+        self, security: int, *, by: tuple[int, int] | None, authenticated: Set[int]
     ) -> status.MxAccessFailure | None:
         """Return why a write is refused, or None where it is not.
 
@@ -68,12 +68,14 @@ class Users:
             Of the tag: 0 or one of :data:`SECURITY_LEVELS`.
         by : (int, int), or None
             Current user and verifier of a secured write; None for a plain one.
+        authenticated : set of int
+            The users that the session has authenticated.
         """
         if by is None:
             return status.needs_security(security) if security else None
-        # That an id which no user has is refused so is inferred; where the galaxy is
-        # without security, any id will do.
-        if not self.free_access and not set(by) <= set(self._ids.values()):
+        # That the id of a user whom the session did not authenticate is refused so is
+        # inferred; where the galaxy is without security, any id will do.
+        if not self.free_access and not authenticated >= set(by):
             return status.unknown_user(by)
         if security == SECURITY_LEVELS["verified"] and by[0] == by[1]:
             return status.needs_security(security)
