@@ -135,13 +135,15 @@ class Client:
         self.channel = grpc.aio.insecure_channel(endpoint, options=OPTIONS)
         self.invoke: Call = self.channel.unary_unary(f"{SERVICE}Invoke")
         self.session_id = "session-" + "0" * 32
+        self.server = 0
 
     async def open(self) -> None:
         """Open the session and register."""
         opening: Call = self.channel.unary_unary(f"{SERVICE}OpenSession")
         reply = pb.OpenSessionReply.FromString(await opening(b"", metadata=METADATA))
         self.session_id = reply.session_id
-        await self.command("register", pb.RegisterCommand())
+        registered = await self.command("register", pb.RegisterCommand())
+        self.server = registered.register.server_handle
 
     async def command(self, name: str, payload: object) -> pb.MxCommandReply:
         """Send one command."""
@@ -153,7 +155,8 @@ class Client:
 
     async def add(self, name: str, count: int) -> list[int]:
         """Add items, or advise them too."""
-        asked = {"server_handle": 1, "tag_addresses": [f"Tank{n}.Level" for n in range(count)]}
+        tags = [f"Tank{n}.Level" for n in range(count)]
+        asked = {"server_handle": self.server, "tag_addresses": tags}
         if name == "subscribe_bulk":
             reply = await self.command(name, pb.SubscribeBulkCommand(**asked))  # type: ignore[arg-type]
             return [each.item_handle for each in reply.subscribe_bulk.results]
@@ -228,7 +231,7 @@ async def compare_writes(entries: int, rounds: int) -> None:
         await ours.open()
         handles = await ours.add("add_item_bulk", entries)
         request = codec.encode_write_bulk(
-            ours.session_id, 1, handles, np.linspace(0.0, 1.0, entries)
+            ours.session_id, ours.server, handles, np.linspace(0.0, 1.0, entries)
         )
         speeds, costs = await in_turns(
             rounds,
@@ -253,7 +256,7 @@ async def compare_events(rounds: int) -> None:
         await ours.add("subscribe_bulk", count)
         handles = await writer.add("add_item_bulk", count)
         request = codec.encode_write_bulk(
-            writer.session_id, 1, handles, np.linspace(0.0, 1.0, count)
+            writer.session_id, writer.server, handles, np.linspace(0.0, 1.0, count)
         )
 
         async def read_ours() -> int:

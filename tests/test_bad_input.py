@@ -242,8 +242,7 @@ async def test_another_sessions_handle_is_a_rejected_value(client: GatewayClient
     async with await client.open_session() as own, await client.open_session() as other:
         server = await own.register("own")
         item = await own.add_item(server, "A.x")
-        await other.register("other")
-        theirs = [await other.add_item(1, f"A.{name}") for name in "xyz"][-1]
+        theirs = await other.add_item(await other.register("other"), "A.x")
         result = await own.write_array(server, [item, theirs], [1.0, 2.0])
         assert result.outcome.tolist() == [Outcome.ACCEPTED, Outcome.REJECTED]
 

@@ -682,8 +682,14 @@ async def test_rebuild_needs_resume(scripted: ScriptedGateway, scripted_session:
     assert "StreamEvents" not in scripted.calls
 
 
-async def test_old_events_are_not_taken_for_items_of_the_new_session(session: Session) -> None:
-    """The handle that was one tag's is another's when an item before it was removed."""
+async def test_old_events_are_not_taken_for_items_of_the_new_session(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The handle that was one tag's is another's when an item before it was removed.
+
+    On a gateway where the handles of each session count from 1.
+    """
+    monkeypatch.setattr("mxfast.simulator.session._SESSIONS", 1)
     server = await session.register("x")
     async with session.event_batches(max_delay=0, rebuild=True) as events:
         spare = await session.add_item(server, "A.Spare")

@@ -253,8 +253,7 @@ async def test_suspending_another_sessions_item(
 ) -> None:
     server = await session.register("x")
     async with await client.open_session() as other:
-        await other.register("y")
-        item = await other.add_item(1, "A.x")
+        item = await other.add_item(await other.register("y"), "A.x")
     with pytest.raises(MxAccessError, match=f"{method}: item {item}"):
         await getattr(session, method)(server, item)
 

@@ -10,7 +10,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from mxfast.contract import mxaccess_gateway as pb
 from mxfast.simulator import SimulatedGateway
-from tests.simulator_client import Peer, Remote, double, kind_of
+from tests.simulator_client import Peer, Remote, double, kind_of, take
 
 E_INVALIDARG = -2147024809
 
@@ -213,11 +213,52 @@ async def test_a_wrong_item_handle_fails_each_command(remote: Remote, command: s
 
 async def test_another_sessions_handles_are_refused(peer: Peer, remote: Remote) -> None:
     other = await peer.registered()
-    await remote.add("A.x", "A.y")
-    items = await remote.add("A.z")
-    reply = await other.write(items, [1.0])
-    assert not reply.write_bulk.results[0].was_successful
-    assert_failed(await other.invoke("advise", item_handle=items[0]))
+    (own,) = await other.add("A.own")
+    (item,) = await remote.add("A.x")
+    for session in (remote, other):
+        owner = remote if session is other else other
+        theirs = item if session is other else own
+        for server in (session.server, owner.server):
+            fields = {"server_handle": server, "item_handle": theirs}
+            assert_failed(await session.invoke("advise", **fields))
+            assert_failed(await session.invoke("write", value=double(1.0), **fields))
+            entries = [pb.WriteBulkEntry(item_handle=theirs, value=double(1.0))]
+            reply = await session.invoke("write_bulk", server_handle=server, entries=entries)
+            assert not reply.write_bulk.results[0].was_successful
+            assert str(theirs) in reply.write_bulk.results[0].error_message
+        assert_failed(await session.invoke("unregister", server_handle=owner.server))
+        name = {"server_handle": owner.server, "item_definition": "A.y"}
+        assert_failed(await session.invoke("add_item", **name))
+    assert await remote.numbers("A.x", "A.own") == [0.0, 0.0]
+
+
+async def test_a_sessions_handles_follow_one_another_and_are_found_again(peer: Peer) -> None:
+    for first in (1, 10_000_001, 20_000_001):
+        remote = await peer.registered()
+        assert remote.server == first
+        items = await remote.add(*(f"A.x{n}" for n in range(200)))
+        assert items == list(range(first, first + 200))
+        stream = await remote.stream()
+        await remote.write([items[199], items[0]], [2.0, 1.0])
+        events = await take(stream, 2)
+        assert [event.item_handle for event in events] == [items[199], items[0]]
+        assert {event.server_handle for event in events} == {first}
+        await remote.invoke("advise", item_handle=items[7])
+        (read,) = await remote.read("A.x7")
+        assert read.item_handle == (await take(stream, 1))[0].item_handle == items[7]
+
+
+async def test_after_two_hundred_sessions_handles_begin_again(
+    peer: Peer,
+) -> None:
+    numbers = []
+    for _ in range(201):
+        remote = await peer.registered()
+        numbers.append(remote.server)
+        await remote.close()
+    assert len(set(numbers)) == 200
+    assert max(numbers) < 2**31
+    assert numbers[200] == numbers[0] == 1
 
 
 async def test_a_removed_item_is_refused_and_its_handle_not_reused(remote: Remote) -> None:

@@ -139,15 +139,17 @@ class GatewayMachine(RuleBasedStateMachine):
             self.run(attempt)
         assert caught.value.code() == code, caught.value
 
-    def handle(self, number: int) -> tuple[int, int]:
-        """Return a server and an item handle: of any session, or of none."""
-        known = [
-            (item.server, handle)
-            for session in self.sessions
-            for handle, item in session.items.items()
-        ]
-        known += [(1, 1), (0, 0), (-1, 7), (2**31 - 1, 2**31 - 1)]
-        return known[number % len(known)]
+    def handle(self, known: Known, number: int) -> tuple[int, int]:
+        """Return a server and an item handle: of the session, of others, or of none."""
+        handles = [(1, 1), (10_000_001, 10_000_001), (0, 0), (-1, 7), (2**31 - 1, 2**31 - 1)]
+        handles += [(item.server, handle) for handle, item in known.items.items()]
+        return handles[number % len(handles)]
+
+    @staticmethod
+    def server(known: Known, number: int) -> int:
+        """Return a server handle: of the session, of others, or of none."""
+        servers = [*known.servers * 2, 1, 10_000_001, 0, -1]
+        return servers[number % len(servers)]
 
     @staticmethod
     def owned(known: Known, server: int, handle: int) -> Item | None:
@@ -161,7 +163,7 @@ class GatewayMachine(RuleBasedStateMachine):
         """Open some sessions: Hypothesis often leaves out a rule, and all others need one."""
         for client in range(4):
             self.open(client)
-            self.add(client, client, self.sessions[client].servers[0], TAGS[:5], "subscribe_bulk")
+            self.add(client, client, 0, TAGS[:5], "subscribe_bulk")
 
     @rule(client=clients)
     def open(self, client: int) -> None:
@@ -205,10 +207,13 @@ class GatewayMachine(RuleBasedStateMachine):
             assert handle not in known.servers
             known.servers.append(handle)
 
-    @rule(client=clients, pick=picks, server=st.integers(-1, 4))
-    def unregister(self, client: int, pick: int, server: int) -> None:
+    @rule(client=clients, pick=picks, which=picks)
+    def unregister(self, client: int, pick: int, which: int) -> None:
         known = self.pick(pick)
-        if known and (reply := self.invoke(client, known, "unregister", server_handle=server)):
+        if not known:
+            return
+        server = self.server(known, which)
+        if reply := self.invoke(client, known, "unregister", server_handle=server):
             assert reply.protocol_status.code == (OK if server in known.servers else FAILURE)
             if server in known.servers:
                 known.servers.remove(server)
@@ -218,14 +223,15 @@ class GatewayMachine(RuleBasedStateMachine):
     @rule(
         client=clients,
         pick=picks,
-        server=st.integers(0, 3),
+        which=picks,
         names=st.lists(st.sampled_from(TAGS + NO_TAGS), max_size=6),
         command=st.sampled_from(["add_item_bulk", "subscribe_bulk"]),
     )
-    def add(self, client: int, pick: int, server: int, names: list[str], command: str) -> None:
+    def add(self, client: int, pick: int, which: int, names: list[str], command: str) -> None:
         known = self.pick(pick)
         if not known:
             return
+        server = self.server(known, which)
         reply = self.invoke(client, known, command, server_handle=server, tag_addresses=names)
         if not reply:
             return
@@ -256,9 +262,9 @@ class GatewayMachine(RuleBasedStateMachine):
     )
     def act_on_one(self, client: int, pick: int, which: int, command: str) -> None:
         known = self.pick(pick)
-        server, handle = self.handle(which)
         if not known:
             return
+        server, handle = self.handle(known, which)
         fields = {"server_handle": server, "item_handle": handle}
         if not (reply := self.invoke(client, known, command, **fields)):
             return
@@ -278,15 +284,16 @@ class GatewayMachine(RuleBasedStateMachine):
         client=clients,
         pick=picks,
         entries=st.lists(st.tuples(picks, numbers), max_size=8),
-        server=st.integers(1, 2),
+        which=picks,
     )
     def write_many(
-        self, client: int, pick: int, entries: list[tuple[int, float]], server: int
+        self, client: int, pick: int, entries: list[tuple[int, float]], which: int
     ) -> None:
         known = self.pick(pick)
         if not known:
             return
-        handles = [self.handle(which)[1] for which, _ in entries]
+        server = self.server(known, which)
+        handles = [self.handle(known, item)[1] for item, _ in entries]
         asked = [
             pb.WriteBulkEntry(item_handle=handle, value=pb.MxValue(double_value=number))
             for handle, (_, number) in zip(handles, entries, strict=True)
@@ -325,9 +332,9 @@ class GatewayMachine(RuleBasedStateMachine):
     @rule(client=clients, pick=picks, which=picks, number=numbers)
     def write_one(self, client: int, pick: int, which: int, number: float) -> None:
         known = self.pick(pick)
-        server, handle = self.handle(which)
         if not known:
             return
+        server, handle = self.handle(known, which)
         value = pb.MxValue(double_value=number)
         fields = {"server_handle": server, "item_handle": handle, "value": value}
         if reply := self.invoke(client, known, "write", **fields):

@@ -10,7 +10,7 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 
-from mxfast import EventStream, Session
+from mxfast import EventStream, Items, Session
 from mxfast.cli.connection import Connection
 from mxfast.cli.output import print_result, progress_bar, run
 from mxfast.cli.tags import add_items
@@ -62,14 +62,21 @@ class Figures:
 
 
 class Watcher:
-    """A session that watches tags through `event_batches`; an async context manager."""
+    """A session that watches tags through `event_batches`.
+
+    Attributes
+    ----------
+    values : float64 array
+        The newest value of each tag, in the order of the tags; NaN before the first.
+    events, dropped, gaps : int
+        Of the stream, until now.
+    """
 
     def __init__(self, session: Session) -> None:
         self._session = session
         self._stream: EventStream | None = None
         self._task: asyncio.Task[None] | None = None
-        self._handles: NDArray[np.int32] = np.empty(0, np.int32)
-        self._newest: NDArray[np.float64] = np.empty(0)
+        self.values: NDArray[np.float64] = np.empty(0)
         self.events = 0
         self.dropped = 0
         self.gaps = 0
@@ -80,15 +87,9 @@ class Watcher:
         self._stream = self._session.event_batches()
         items = await self._session.subscribe(server, tags)
         items.raise_for_failure()
-        self._handles = items.item_handle
-        self._newest = np.full(self._handles.max() + 1, np.nan)
-        self._task = asyncio.create_task(self._watch(self._stream))
+        self.values = np.full(len(items), np.nan)
+        self._task = asyncio.create_task(self._watch(self._stream, items))
         await self.until(lambda: not np.isnan(self.values).any())
-
-    @property
-    def values(self) -> NDArray[np.float64]:
-        """The newest value of each tag, in the order of the tags; NaN before the first."""
-        return self._newest[self._handles]
 
     async def until(self, condition: Callable[[], bool]) -> bool:
         """Wait until the condition holds or no more events can be expected; say whether it does."""
@@ -106,9 +107,9 @@ class Watcher:
         if self._task is not None:
             await self._task
 
-    async def _watch(self, stream: EventStream) -> None:
+    async def _watch(self, stream: EventStream, items: Items) -> None:
         async for batch in stream:
-            self._newest[batch.item_handle] = batch.value  # of equal handles the last wins
+            self.values[items.rows_of(batch)] = batch.value  # of equal rows the last wins
             self.events += len(batch)
             self.dropped += batch.dropped
             self.gaps += batch.gap

@@ -226,8 +226,9 @@ class DataChanges:
     def _gather(self, items: NDArray[np.intp], values: Values) -> None:
         buffers = self.gather_buffered()
         servers = self._items.server_handles(items).tolist()
-        for row, (server, item) in enumerate(zip(servers, items.tolist(), strict=True)):
-            buffers.add(server, item, Sample(*values.message(row)))
+        handles = self._items.handles(items).tolist()
+        for row, (server, handle) in enumerate(zip(servers, handles, strict=True)):
+            buffers.add(server, handle, Sample(*values.message(row)))
         if self._per_write:
             self._flush_buffers()
 
@@ -243,6 +244,6 @@ class DataChanges:
             self._events.publish(
                 pb.MX_EVENT_FAMILY_ON_DATA_CHANGE,
                 server,
-                items[rows].astype(np.int32),
+                self._items.handles(items[rows]),
                 values if len(rows) == len(items) else values.take(rows),
             )

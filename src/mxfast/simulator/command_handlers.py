@@ -229,11 +229,13 @@ def _read_bulk(session: Session, asked: pb.ReadBulkCommand, reply: pb.MxCommandR
             result.error_message = str(failure)
             result.statuses.append(failure.status())
             continue
-        item = cached.get(tag)
-        value, result.quality, source_ns = session.read(tag, item)
+        if result.was_cached:
+            result.item_handle = cached[tag]
+            value, result.quality, source_ns = session.cached(server, cached[tag])
+        else:
+            value, result.quality, source_ns = session.read(tag)
         result.value.CopyFrom(value)
         result.source_timestamp.CopyFrom(timestamp(source_ns))
-        result.item_handle = item or 0
         result.was_successful = True
 
 

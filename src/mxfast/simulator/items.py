@@ -11,13 +11,18 @@ NEVER = -1
 
 
 class ItemTable:
-    """Item handles, small consecutive numbers from 1, as rows of numpy columns.
+    """Items as rows of numpy columns, from 1 in the order in which they were added.
 
-    Row 0 and the last row stay free, so that a handle clipped into range meets a row
-    that belongs to no server.
+    Row 0 and the last row stay free, so that a row clipped into range belongs to no server.
+
+    Parameters
+    ----------
+    first_handle : int
+        Item handle of the first row; the others follow it.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, first_handle: int) -> None:
+        self._offset = first_handle - 1
         self._next = 1
         self._server = np.zeros(_FIRST_CAPACITY, np.int32)
         self._advised = np.zeros(_FIRST_CAPACITY, np.bool_)
@@ -39,7 +44,7 @@ class ItemTable:
         self.cached_values = ValueColumns(_FIRST_CAPACITY)
 
     def add(self, server_handle: int, tag: int, *, buffered: bool = False) -> int:
-        """Return the handle of a new item."""
+        """Return the row of a new item."""
         if self._next == len(self.tag) - 1:
             self._grow()
         item = self._next
@@ -49,17 +54,38 @@ class ItemTable:
         self._buffered[item] = buffered
         return item
 
+    def rows(self, handles: NDArray[np.int32]) -> NDArray[np.intp]:
+        """Return the rows of item handles; those of no item are out of range or nobody's."""
+        return handles.astype(np.intp) - self._offset
+
+    def handles(self, items: NDArray[np.intp]) -> NDArray[np.int32]:
+        """Return the item handles of rows."""
+        return (items + self._offset).astype(np.int32)
+
     def owned(self, server_handle: int, items: NDArray[np.intp]) -> NDArray[np.bool_]:
-        """Return which handles are items of that server handle."""
+        """Return which rows are items of that server handle."""
         if server_handle < 1:  # 0 marks a free row
             return np.zeros(len(items), np.bool_)
         owned: NDArray[np.bool_] = self._server.take(items, mode="clip") == server_handle
         return owned
 
-    def check(self, server_handle: int, item: int) -> None:
-        """Raise an MxAccessFailure unless the handle is an item of that server handle."""
-        if not self.owned(server_handle, np.array([item], np.intp))[0]:
-            raise status.invalid_item_handle(server_handle, item)
+    def find(self, server_handle: int, handle: int) -> int:
+        """Return the row of an item handle.
+
+        Raises
+        ------
+        MxAccessFailure
+            It is no item of that server handle.
+        """
+        item = handle - self._offset
+        is_item = 0 < item < self._next and server_handle > 0  # 0 marks a free row
+        if not is_item or self._server[item] != server_handle:
+            raise status.invalid_item_handle(server_handle, handle)
+        return item
+
+    def handle(self, item: int) -> int:
+        """Return the item handle of a row."""
+        return item + self._offset
 
     def remove(self, item: int) -> None:
         """Forget an item; its handle is not given out again."""
@@ -106,7 +132,7 @@ class ItemTable:
 
     @property
     def cached(self) -> NDArray[np.intp]:
-        """Handles of the advised items of which a data change was told, ascending."""
+        """The advised items of which a data change was told, ascending."""
         return np.flatnonzero(self._advised & self._cached)
 
     @property
@@ -116,14 +142,14 @@ class ItemTable:
 
     @property
     def watched(self) -> NDArray[np.intp]:
-        """Handles of the items whose changes are told one by one, ascending."""
+        """The items whose changes are told one by one, ascending."""
         if self._watched is None:
             self._watched = np.flatnonzero(self._told_of & ~self._buffered)
         return self._watched
 
     @property
     def gathering(self) -> NDArray[np.intp]:
-        """Handles of the buffered items whose changes are told, ascending."""
+        """The buffered items whose changes are told, ascending."""
         return np.flatnonzero(self._told_of & self._buffered)
 
     def server_handles(self, items: NDArray[np.intp]) -> NDArray[np.int32]:

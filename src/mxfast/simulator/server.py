@@ -4,6 +4,7 @@ import logging
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from types import TracebackType
 from typing import Self
 
@@ -146,7 +147,7 @@ class SimulatedGateway(GatewayOptions):
         plant = self._plant(galaxy)
         rules = self._session_rules()
         sessions = SessionTable(
-            lambda command_timeout: Session(plant, rules, command_timeout),
+            partial(Session, plant, rules),
             clock,
             limit=self.max_sessions,
             lease=self.lease,

@@ -21,6 +21,11 @@ from mxfast.simulator.users import Users
 from mxfast.simulator.values import Values
 from mxfast.simulator.worker import Worker
 
+# A session's handles, of servers and of items, count from 1, 10,000,001, 20,000,001 and so
+# on, so that those of another session are refused. 200 times as many are in an int32.
+_HANDLES_A_SESSION = 10_000_000
+_SESSIONS = 200
+
 _SECURED_BULK_WRITES = frozenset(
     {pb.MX_COMMAND_KIND_WRITE_SECURED_BULK, pb.MX_COMMAND_KIND_WRITE_SECURED2_BULK}
 )
@@ -86,11 +91,15 @@ class Session:
         What is shared with all other sessions.
     rules : SessionRules
         The gateway's.
+    number : int
+        How many sessions the gateway opened, this one included.
     command_timeout : float
         Seconds that a command may take.
     """
 
-    def __init__(self, plant: Plant, rules: SessionRules, command_timeout: float) -> None:
+    def __init__(
+        self, plant: Plant, rules: SessionRules, number: int, command_timeout: float
+    ) -> None:
         self.session_id = f"session-{uuid.uuid4().hex}"
         self.plant = plant
         self.rules = rules
@@ -103,8 +112,9 @@ class Session:
         self.authenticated: set[int] = set()
         self._database = plant.database
         self._servers: set[int] = set()
-        self._last_server = 0
-        self._items = ItemTable()
+        handles_before = (number - 1) % _SESSIONS * _HANDLES_A_SESSION
+        self._last_server = handles_before
+        self._items = ItemTable(handles_before + 1)
         self.changes = DataChanges(
             self._items,
             plant.database,
@@ -191,7 +201,7 @@ class Session:
             self._items.idle.add(item)
         if self.rules.strict_writes or self.plant.faults.late:
             self._items.unresolved.add(item)
-        return item
+        return self._items.handle(item)
 
     def read_tag(self, name: str) -> int:
         """Return the number of the tag that is read by a name."""
@@ -203,39 +213,39 @@ class Session:
         array = self._database.array(name)
         return (self._database.find(name), False) if array is None else (array, True)
 
-    def remove_item(self, server_handle: int, item: int) -> None:
+    def remove_item(self, server_handle: int, item_handle: int) -> None:
         """Forget an item, advised or not."""
-        self._items.check(server_handle, item)
+        item = self._items.find(server_handle, item_handle)
         self._items.remove(item)
         self.changes.forget(item)
 
-    def advise(self, server_handle: int, item: int, *, supervisory: bool = False) -> None:
+    def advise(self, server_handle: int, item_handle: int, *, supervisory: bool = False) -> None:
         """Begin data changes for an item; they are told after the command."""
-        self._items.check(server_handle, item)
+        item = self._items.find(server_handle, item_handle)
         if self._items.advise(item):
             self.changes.begin(item)
         if supervisory:
             self._items.supervisory.add(item)
 
-    def un_advise(self, server_handle: int, item: int) -> None:
+    def un_advise(self, server_handle: int, item_handle: int) -> None:
         """End data changes for an item. One that has none is no failure (inferred)."""
-        self._items.check(server_handle, item)
+        item = self._items.find(server_handle, item_handle)
         self._items.un_advise(item)
         self.changes.forget(item)
 
-    def suspend(self, server_handle: int, item: int, suspended: bool) -> None:
+    def suspend(self, server_handle: int, item_handle: int, suspended: bool) -> None:
         """Hold back an item's data changes, or let them come again.
 
         A change that was held back is told when the item is active again (inferred).
         """
-        self._items.check(server_handle, item)
+        item = self._items.find(server_handle, item_handle)
         self._items.suspend(item, suspended)
         if not suspended and item in self._items.watched:
             self.changes.tell(item)
 
-    def name(self, server_handle: int, item: int) -> str:
+    def name(self, server_handle: int, item_handle: int) -> str:
         """Return the name of an item's tag."""
-        self._items.check(server_handle, item)
+        item = self._items.find(server_handle, item_handle)
         return self._database.name(int(self._items.tag[item]))
 
     def check_server(self, server_handle: int) -> None:
@@ -247,15 +257,16 @@ class Session:
         """Return tag and handle of each item whose value a server handle has been told."""
         items = self._items.cached
         items = items[self._items.server_handles(items) == server_handle]
-        return dict(zip(self._items.tag[items].tolist(), items.tolist(), strict=True))
+        tags, handles = self._items.tag[items], self._items.handles(items)
+        return dict(zip(tags.tolist(), handles.tolist(), strict=True))
 
-    def read(self, tag: int, item: int | None) -> tuple[pb.MxValue, int, int]:
-        """Return value, quality and source timestamp in nanoseconds.
+    def cached(self, server_handle: int, item_handle: int) -> tuple[pb.MxValue, int, int]:
+        """Return value, quality and source timestamp in nanoseconds, as an item told them."""
+        item = self._items.find(server_handle, item_handle)
+        return self._items.cached_values.take(np.array([item], np.intp)).message(0)
 
-        As the item was told last where one is given, else as the tag has them.
-        """
-        if item is not None:
-            return self._items.cached_values.take(np.array([item], np.intp)).message(0)
+    def read(self, tag: int) -> tuple[pb.MxValue, int, int]:
+        """Return a tag's value, quality and source timestamp in nanoseconds."""
         return self.changes.values(np.array([tag], np.intp)).message(0)
 
     # Writes
@@ -266,22 +277,23 @@ class Session:
         Entries that fail do not hold up the others (contract notes, Commands).
         """
         server = request.server_handle
-        items = request.item_handle.astype(np.intp)
+        items = self._items.rows(request.item_handle)
         values, failures = Values.from_request(
             request, self.plant.clock.time_ns(), sparse=self.rules.era >= 3
         )
         owned = self._items.owned(server, items)
-        self._refuse(request, owned, failures)
+        self._refuse(request, items, owned, failures)
+        handles = request.item_handle
         if not owned.all():
             for row in np.flatnonzero(~owned).tolist():
-                failures[row] = status.invalid_item_handle(server, int(items[row]))
+                failures[row] = status.invalid_item_handle(server, int(handles[row]))
         values, misfits = self._database.fit(self._items.tag.take(items, mode="clip"), values)
         failures = misfits | failures  # rights come first
         users = request.user_id
         failed: dict[int, bytes] | None = None
         if failures:
             failed = {
-                row: failure.write_result(server, int(items[row]))
+                row: failure.write_result(server, int(handles[row]))
                 for row, failure in failures.items()
             }
             rows = np.delete(np.arange(len(items)), list(failures))
@@ -293,13 +305,14 @@ class Session:
             request.correlation_id,
             request.command_kind,
             server,
-            request.item_handle,
+            handles,
             rows=failed,
         )
 
     def _refuse(
         self,
         request: WriteRequest,
+        items: NDArray[np.intp],
         owned: NDArray[np.bool_],
         failures: dict[int, status.MxAccessFailure],
     ) -> None:
@@ -317,13 +330,13 @@ class Session:
             return
         rows = np.flatnonzero(owned)
         if not any_may_fail:
-            level = self._database.security[self._items.tag[request.item_handle[rows]]]
+            level = self._database.security[self._items.tag[items[rows]]]
             rows = rows[level > 0]
         for row in rows.tolist():
             by = None
             if secured:
                 by = (int(request.user_id[row]), int(request.verifier_user_id[row]))
-            failure = self._refusal(int(request.item_handle[row]), by)
+            failure = self._refusal(int(items[row]), by)
             if failure is not None:
                 failures[row] = failure
 
@@ -334,14 +347,14 @@ class Session:
         if faults.refused_tags and (refusal := faults.refusal(self._database.name(tag))):
             return refusal
         if item in self._items.unresolved:
-            return status.unresolved_type(item)
+            return status.unresolved_type(self._database.name(tag))
         security = int(self._database.security[tag])
         return self.plant.users.refusal(security, by=by, authenticated=self.authenticated)
 
     def write_item(
         self,
         server_handle: int,
-        item: int,
+        item_handle: int,
         value: pb.MxValue,
         source_ns: int,
         *,
@@ -353,7 +366,7 @@ class Session:
         ``by`` are current user and verifier of a secured write, ``user`` is the one of a
         plain write.
         """
-        self._items.check(server_handle, item)
+        item = self._items.find(server_handle, item_handle)
         failure = self._refusal(item, by)
         if failure is not None:
             raise failure
@@ -387,7 +400,7 @@ class Session:
         if len(done) > 0:
             self._database.store(self._items.tag[done], values)
             self._record_users(done, users, secured=secured)
-        self._completes.tell(server_handle, items.astype(np.int32), failing)
+        self._completes.tell(server_handle, self._items.handles(items), failing)
 
     def _record_users(
         self, items: NDArray[np.intp], users: NDArray[np.int32], *, secured: bool

@@ -21,7 +21,7 @@ class SessionTable:
     Parameters
     ----------
     make_session : callable
-        Makes a session, given the seconds that its commands may take.
+        Makes a session, given its number, from 1, and the seconds that its commands may take.
     clock : Clock
         The gateway's time.
     limit : int
@@ -34,7 +34,7 @@ class SessionTable:
 
     def __init__(
         self,
-        make_session: Callable[[float], Session],
+        make_session: Callable[[int, float], Session],
         clock: Clock,
         *,
         limit: int,
@@ -46,6 +46,7 @@ class SessionTable:
         self._limit = limit
         self._lease = lease
         self._detach_grace = detach_grace
+        self._opened = 0
         self._open: dict[str, Session] = {}
         self._closed: dict[str, str] = {}  # id to why
 
@@ -62,7 +63,8 @@ class SessionTable:
         """
         if len(self._open) >= self._limit:
             raise status.session_limit(self._limit)
-        session = self._make_session(command_timeout)
+        self._opened += 1
+        session = self._make_session(self._opened, command_timeout)
         self._open[session.session_id] = session
         return session
 

@@ -266,9 +266,9 @@ def refused_tag(name: str, detail: int) -> MxAccessFailure:
     )
 
 
-def unresolved_type(item_handle: int) -> MxAccessFailure:
+def unresolved_type(name: str) -> MxAccessFailure:
     """Return the failure of a write before the first data change (contract notes, Writes)."""
-    return unusable_value(f"the type of item {item_handle} is not resolved yet")
+    return unusable_value(f"the type of '{name}' is not resolved yet")
 
 
 def failed_write(category: str, detail: int) -> pb.MxStatusProxy:
