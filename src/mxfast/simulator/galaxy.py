@@ -5,6 +5,7 @@ import fnmatch
 import hashlib
 import re
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -18,6 +19,9 @@ DEFAULT_PAGE_SIZE = 500
 
 LARGEST_PAGE = 5000
 """Most objects of a page (contract notes, Galaxy repository)."""
+
+# Deploys that wait for one watcher to take them; how many a gateway keeps is not known.
+_WAITING_DEPLOYS = 100
 
 
 class Galaxy:
@@ -50,13 +54,18 @@ class Galaxy:
         }
         self._deployed_ns = now_ns()
         self._sequence = 1
-        self._changed = asyncio.Event()
+        self._watchers: list[asyncio.Queue[pb.DeployEvent]] = []
         self._found: tuple[str, list[GalaxyObject]] = ("", [])
 
     def __iter__(self) -> Iterator[GalaxyObject]:
         return iter(self._objects)
 
     # Deploys
+
+    @property
+    def watchers(self) -> int:
+        """How many streams watch the deploys."""
+        return len(self._watchers)
 
     @property
     def last_deploy(self) -> Timestamp:
@@ -71,13 +80,25 @@ class Galaxy:
         self._deployed_ns = max(self._now_ns(), self._deployed_ns + 1)
         self._sequence += 1
         if told:
-            self._changed.set()
-            self._changed = asyncio.Event()
+            for watcher in self._watchers:
+                with suppress(asyncio.QueueFull):  # the gap in the sequence tells of it
+                    watcher.put_nowait(self.present())
 
-    async def deploys(self, seen: int) -> pb.DeployEvent:
-        """Return the present state once its sequence is another than the one ``seen``."""
-        while seen == self._sequence:
-            await self._changed.wait()
+    def watch(self) -> asyncio.Queue[pb.DeployEvent]:
+        """Return where an event of each deploy comes from now on, until :meth:`unwatch`.
+
+        One that nobody takes is dropped where too many wait already.
+        """
+        watcher: asyncio.Queue[pb.DeployEvent] = asyncio.Queue(_WAITING_DEPLOYS)
+        self._watchers.append(watcher)
+        return watcher
+
+    def unwatch(self, watcher: asyncio.Queue[pb.DeployEvent]) -> None:
+        """Send no more events there."""
+        self._watchers.remove(watcher)
+
+    def present(self) -> pb.DeployEvent:
+        """Return the event of the last deploy, as of now."""
         return pb.DeployEvent(
             sequence=self._sequence,
             observed_at=timestamp(self._now_ns()),

@@ -46,10 +46,13 @@ class GalaxyService(Service):
         A client that names the last deploy is not told of it again (inferred).
         """
         request = pb.WatchDeployEventsRequest.FromString(data)
-        seen = 0
-        if request.last_seen_deploy_time == self._galaxy.last_deploy:
-            seen = (await self._galaxy.deploys(seen)).sequence
-        while True:
-            event = await self._galaxy.deploys(seen)
-            seen = event.sequence
-            await context.write(event.SerializeToString())
+        watcher = self._galaxy.watch()
+        try:
+            seen = request.HasField("last_seen_deploy_time")
+            if not seen or request.last_seen_deploy_time != self._galaxy.last_deploy:
+                await context.write(self._galaxy.present().SerializeToString())
+            while True:
+                event = await watcher.get()
+                await context.write(event.SerializeToString())
+        finally:
+            self._galaxy.unwatch(watcher)
