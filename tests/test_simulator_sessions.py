@@ -318,8 +318,8 @@ def test_no_more_than_eight_subscribers_can_be_allowed(number: int):
 async def test_of_several_subscribers_only_the_slow_one_is_cut():
     rules = EventRules(capacity=10, most_subscribers=2, fail_fast=True, replays=True)
     log = EventLog("session-1", rules, VirtualClock())
-    slow, _ = log.subscribe(0, lambda: None)
-    fast, _ = log.subscribe(0, lambda: None)
+    slow, _ = log.subscribe(0, lambda: None, lambda: 0)
+    fast, _ = log.subscribe(0, lambda: None, lambda: 0)
     for _ in range(3):
         log.publish(pb.MX_EVENT_FAMILY_ON_WRITE_COMPLETE, 1, np.arange(1, 6, dtype=np.int32))
         for _ in await fast.take():
@@ -330,6 +330,20 @@ async def test_of_several_subscribers_only_the_slow_one_is_cut():
     assert not fast.ended.is_set()
     assert log.subscribers == [fast]
     assert not log.overflowed
+
+
+async def test_a_refused_resume_does_not_use_up_a_replay_gap():
+    async with running() as (gateway, peer, _):
+        remote = await peer.registered()
+        (item,) = await remote.add("A.x")
+        stream = await remote.stream()
+        await remote.write([item] * 3, range(3))
+        await take(stream, 3)
+        gateway.faults.add(faults.ReplayGap(times=1))
+        assert await end_of(await remote.stream(after=3)) == Code.ALREADY_EXISTS
+        await leave(gateway, stream)
+        (sentinel,) = await take(await remote.stream(after=3), 1)
+        assert sentinel.HasField("replay_gap")
 
 
 async def test_disconnecting_the_subscriber_leaves_the_session_ready():

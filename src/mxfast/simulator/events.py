@@ -248,7 +248,10 @@ class EventLog:
             subscriber.end(refusal)
 
     def subscribe(
-        self, after_worker_sequence: int, on_empty: Callable[[], None], *, lost: int = 0
+        self,
+        after_worker_sequence: int,
+        on_empty: Callable[[], None],
+        lost_at_resume: Callable[[], int],
     ) -> tuple[Subscriber, bytes | None]:
         """Attach a subscriber.
 
@@ -259,9 +262,9 @@ class EventLog:
             are replayed as far as the ring reaches back.
         on_empty : callable
             See :class:`Subscriber`.
-        lost : int, default 0
-            Above 0 a stream that resumes finds nothing to replay, and at least so many
-            events lost.
+        lost_at_resume : callable returning int
+            Asked where a stream resumes: above 0 it finds nothing to replay, and at least so
+            many events lost.
 
         Returns
         -------
@@ -289,7 +292,7 @@ class EventLog:
             return subscriber, None
         if after_worker_sequence == 0:
             return subscriber, None
-        if lost:
+        if lost := lost_at_resume():
             self._forget()
             self._next_sequence = max(self._next_sequence, after_worker_sequence + 1 + lost)
         replayed = self._since(after_worker_sequence)

@@ -159,10 +159,9 @@ class Session:
 
     def subscribe(self, after_worker_sequence: int) -> tuple[Subscriber, bytes | None]:
         """Attach an event stream; see :meth:`EventLog.subscribe`."""
-        lost = 0
-        if self.plant.faults.gaps and after_worker_sequence:
-            lost = self.plant.faults.lost_at_resume()
-        attached = self.events.subscribe(after_worker_sequence, self.changes.catch_up, lost=lost)
+        attached = self.events.subscribe(
+            after_worker_sequence, self.changes.catch_up, self.plant.faults.lost_at_resume
+        )
         self.detached_at = None
         return attached
 
