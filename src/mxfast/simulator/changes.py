@@ -111,16 +111,15 @@ class DataChanges:
         self.gather_buffered().set_interval(server_handle, milliseconds)
 
     def publish_advised(self) -> None:
-        """Tell the current value of the items advised since the last call."""
+        """Tell the current value of the items advised or activated since the last call."""
         if self._newly_advised:
             new = np.array(sorted(set(self._newly_advised)), np.intp)
-            self._items.unresolved.difference_update(self._newly_advised)
             self._newly_advised.clear()
-            buffered = np.isin(new, self._items.gathering)
-            self._publish_changed(new[~buffered & np.isin(new, self._items.watched)])
-            if buffered.any():
-                tags = self._items.tag[new[buffered]]
-                self._gather(new[buffered], self.values(tags))
+            watched = new[np.isin(new, self._items.watched)]
+            gathering = new[np.isin(new, self._items.gathering)]
+            self._items.unresolved.difference_update(watched.tolist(), gathering.tolist())
+            self._publish_changed(watched)
+            self._gather_changed(gathering)
 
     def scan(self) -> None:
         """Publish the newest value of each advised item that changed since the last scan.
@@ -146,13 +145,17 @@ class DataChanges:
 
     def tell_again(self, concerns: Callable[[str], bool]) -> None:
         """Publish the value of each advised item whose tag's name is concerned."""
-        items = self._items.watched
+        if not self._is_ready():
+            return
         name = self._database.name
-        concerned = [concerns(name(tag)) for tag in self._items.tag[items].tolist()]
-        items = items[np.array(concerned, np.bool_)]
-        self._items.told[items] = NEVER
-        if self._is_ready():
-            self._publish_changed(items)
+        for items, tell in (
+            (self._items.watched, self._publish_changed),
+            (self._items.gathering, self._gather_changed),
+        ):
+            concerned = [concerns(name(tag)) for tag in self._items.tag[items].tolist()]
+            again = items[np.array(concerned, np.bool_)]
+            self._items.told[again] = NEVER
+            tell(again)
 
     def values(self, tags: NDArray[np.intp]) -> Values:
         """Return the values of tags, with the quality that faults give them."""
@@ -221,7 +224,17 @@ class DataChanges:
         """Gather each row of a write for each buffered item of its tag."""
         items, rows = self._rows_of(self._items.gathering, tags)
         if len(items):
+            self._items.told[items] = self._database.version[tags[rows]]
             self._gather(items, self._faulty(tags[rows], values.take(rows)))
+
+    def _gather_changed(self, items: NDArray[np.intp]) -> None:
+        """Gather those of the buffered items whose value was not gathered yet."""
+        version = self._database.version[self._items.tag[items]]
+        items = items[version != self._items.told[items]]
+        if len(items):
+            tags = self._items.tag[items]
+            self._items.told[items] = self._database.version[tags]
+            self._gather(items, self.values(tags))
 
     def _gather(self, items: NDArray[np.intp], values: Values) -> None:
         buffers = self.gather_buffered()

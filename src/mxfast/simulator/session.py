@@ -239,7 +239,7 @@ class Session:
         """
         item = self._items.find(server_handle, item_handle)
         self._items.suspend(item, suspended)
-        if not suspended and item in self._items.watched:
+        if not suspended:
             self.changes.tell(item)
 
     def name(self, server_handle: int, item_handle: int) -> str:
