@@ -223,7 +223,8 @@ def _read_bulk(session: Session, asked: pb.ReadBulkCommand, reply: pb.MxCommandR
             session.check_server(server)
             tag = session.read_tag(name)
             result.was_cached = tag in cached
-            if not result.was_cached and session.plant.faults.read_seconds * 1000 > timeout:
+            takes = session.plant.faults.read_seconds(session.full_name(name))
+            if not result.was_cached and takes * 1000 > timeout:
                 raise status.read_timeout(name, timeout)
         except status.MxAccessFailure as failure:
             result.error_message = str(failure)

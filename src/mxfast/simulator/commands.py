@@ -77,22 +77,26 @@ def seconds_of(session: Session, request: pb.MxCommandRequest) -> float:
     if payload is None:
         return 0.0
     asked = getattr(request.command, payload)
-    seconds = session.plant.faults.seconds(_names(session, asked))
-    if payload == "read_bulk" and session.plant.faults.late:
-        cached = session.cached_items(asked.server_handle)
-        for name in asked.tag_addresses:
-            with suppress(status.MxAccessFailure):
-                if session.read_tag(name) not in cached:
-                    late = session.plant.faults.read_seconds
-                    seconds += min(late, read_timeout_ms(asked) / 1000)
+    faults = session.plant.faults
+    if payload != "read_bulk":
+        return faults.seconds(_names(session, asked))
+    cached = session.cached_items(asked.server_handle)
+    longest = read_timeout_ms(asked) / 1000
+    seconds = 0.0
+    for name in map(session.full_name, asked.tag_addresses):
+        takes = faults.seconds([name])
+        with suppress(status.MxAccessFailure):
+            if session.read_tag(name) not in cached:
+                takes = min(faults.read_seconds(name), longest)
+        seconds += takes
     return seconds
 
 
 def _names(session: Session, asked: Any) -> Iterator[str]:
     """Return the names of the tags that a command has to do with."""
-    yield from getattr(asked, "tag_addresses", ())
+    yield from map(session.full_name, getattr(asked, "tag_addresses", ()))
     if hasattr(asked, "item_definition"):
-        yield joined_name(asked)
+        yield session.full_name(joined_name(asked))
     items = list(getattr(asked, "item_handles", ()))
     items += [entry.item_handle for entry in getattr(asked, "entries", ())]
     if hasattr(asked, "item_handle"):

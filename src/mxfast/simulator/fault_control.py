@@ -138,7 +138,7 @@ class Faults:
         if changed and self._target is not None:
             for session in self._target.sessions:
                 session.changes.tell_again(
-                    lambda name: any(matches(tags, name) for tags in changed)
+                    lambda name: any(_concerns(tags, name) for tags in changed)
                 )
 
     def _of(self, *kinds: type[Fault]) -> tuple[Any, ...]:
@@ -207,7 +207,7 @@ class Faults:
     def refusal(self, name: str) -> status.MxAccessFailure | None:
         """Return why a tag is refused, or None where it is not."""
         for fault in self.refused_tags:
-            if matches(fault.tags, name):
+            if _concerns(fault.tags, name):
                 return status.refused_tag(name, fault.detail)
         return None
 
@@ -222,7 +222,7 @@ class Faults:
             row: fault
             for row, name in enumerate(names)
             for fault in reversed(self.failed_writes)  # of several, the first counts
-            if matches(fault.tags, name)
+            if _concerns(fault.tags, name)
         }
 
     def seconds(self, names: Iterable[str]) -> float:
@@ -231,7 +231,7 @@ class Faults:
             float(fault.seconds)
             for name in names
             for fault in self.slow_tags
-            if matches(fault.tags, name)
+            if _concerns(fault.tags, name)
         )
 
     def quality(
@@ -241,7 +241,7 @@ class Faults:
         changed = quality.copy()
         for fault in self.qualities:
             for row, tag in enumerate(tags.tolist()):
-                if matches(fault.tags, name(tag)):
+                if _concerns(fault.tags, name(tag)):
                     changed[row] = fault.quality
         return changed
 
@@ -250,10 +250,9 @@ class Faults:
         late = [(fault.seconds, max(fault.seconds, fault.longest)) for fault in self.late]
         return max((self._random.uniform(*bounds) for bounds in late), default=0.0)
 
-    @property
-    def read_seconds(self) -> float:
-        """How long a read waits for the first value of a tag that is not advised."""
-        return max((fault.seconds for fault in self.late), default=0.0)
+    def read_seconds(self, name: str) -> float:
+        """Return how long the value of a tag that is not advised takes to come."""
+        return self.seconds([name]) + max((fault.seconds for fault in self.late), default=0.0)
 
     def copies(self, message: bytes, nth: int) -> tuple[bytes, ...]:
         """Return what a stream sends for its ``nth`` event, counted from 1."""
@@ -324,6 +323,11 @@ def _strike_session(fault: faults.SessionAction, session: "Session") -> None:
             session.cut_streams()
         case faults.OverflowQueues():
             session.overflow_queues()
+
+
+def _concerns(tags: str, name: str) -> bool:
+    """Tell whether a fault's ``tags`` are about a tag; an array may be named without ``[]``."""
+    return matches(tags, name) or (name.endswith("[]") and matches(tags, name[:-2]))
 
 
 def _without_payload(method: str, reply: bytes) -> bytes:

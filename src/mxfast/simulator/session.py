@@ -206,9 +206,14 @@ class Session:
         """Return the number of the tag that is read by a name."""
         return self._resolve(name)[0]
 
+    def full_name(self, name: str) -> str:
+        """Return a name with ``[]`` where it is one of an array without."""
+        array = self._database.array(name)
+        return name if array is None else self._database.name(array)
+
     def _resolve(self, name: str) -> tuple[int, bool]:
         """Return the number of a tag, and whether the name is one of an array without ``[]``."""
-        self.plant.faults.check_tag(name)
+        self.plant.faults.check_tag(self.full_name(name))
         array = self._database.array(name)
         return (self._database.find(name), False) if array is None else (array, True)
 
