@@ -118,13 +118,13 @@ async def test_each_request_of_long_texts(
 async def test_a_prepared_write_from_a_list(
     noted: Noted, scripted_session: Session, writes: Writes
 ) -> None:
-    noted.note(requests, "as_column")
-    noted.monkeypatch.setattr("mxfast.prepared_write.as_column", requests.as_column)
+    noted.note(requests, "as_values")
+    noted.monkeypatch.setattr("mxfast.prepared_write.as_values", requests.as_values)
     for rows in (ONE, MANY):
         noted.on_loop.clear()
         prepared = scripted_session.prepare_write(1, np.arange(1, rows + 1))
         assert (await prepared.write([0.5] * rows)).ok
-        assert noted.on_loop["as_column"] == {rows == ONE}
+        assert noted.on_loop["as_values"] == {rows == ONE}
 
 
 SINGLE: dict[str, Callable[[Session, Any], Awaitable[None]]] = {
