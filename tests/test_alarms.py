@@ -105,6 +105,8 @@ async def test_an_acknowledged_alarm_stays_active(
     assert reply.correlation_id == "mine"
     (alarm,) = [each async for each in client.query_active_alarms()]
     assert alarm.current_state == pb.ALARM_CONDITION_STATE_ACTIVE_ACKED
+    with pytest.raises(TypeError, match="comment and operator_user go into"):
+        await client.acknowledge_alarm(pb.AcknowledgeAlarmRequest(), comment="seen")
 
 
 async def test_acknowledging_what_is_not_active(client: GatewayClient) -> None:

@@ -264,9 +264,14 @@ class GatewayClient(Connection):
         ------
         MxAccessError
             No such alarm is active, or MXAccess reports another failure.
+        TypeError
+            A comment or a name beside a request.
         """
         request = alarm_full_reference
-        if not isinstance(request, pb.AcknowledgeAlarmRequest):
+        if isinstance(request, pb.AcknowledgeAlarmRequest):
+            if comment or operator_user:
+                raise TypeError("comment and operator_user go into the AcknowledgeAlarmRequest")
+        else:
             request = pb.AcknowledgeAlarmRequest(
                 alarm_full_reference=text(request, "alarm_full_reference"),
                 comment=text(comment, "comment"),
