@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from mxfast.codec import DecodeError, EventColumns, decode_events
 from mxfast.contract import mxaccess_gateway as pb
 from mxfast.event_queue import readable_part
-from mxfast.slots import Slots
+from mxfast.slots import Slots, grown
 
 __all__ = ["Completions", "Writes"]
 
@@ -133,10 +133,8 @@ class Completions:
     ) -> NDArray[np.int64]:
         servers = np.asarray(server).astype(np.int64)
         slots = self._slots.of(servers << 32 | items.astype(np.int64) & 0xFFFFFFFF)
-        new = len(self._slots) - len(self._taken)
-        if new:
-            self._taken = np.append(self._taken, np.zeros(new, np.int64))
-            self._completed = np.append(self._completed, np.zeros(new, np.int64))
+        self._taken = grown(self._taken, len(self._slots))
+        self._completed = grown(self._completed, len(self._slots))
         return slots
 
     # ------------------------------------------------------------ the writes
