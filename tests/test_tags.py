@@ -494,7 +494,7 @@ async def test_what_is_no_item_is_refused_before_anything_is_sent(
     for handles, error, words in [
         ("Tank0.Level", TypeError, r"item_handles is one str, 'Tank0\.Level': give a list"),
         (["Tank0.Level", 5], TypeError, r"item_handles\[1\] must be a str, as others are: 5"),
-        ([5, "Tank0.Level"], TypeError, r"item_handles\[1\] is 'Tank0\.Level'"),
+        ([5, "Tank0.Level"], TypeError, r"item_handles\[1\] is a str: 'Tank0\.Level'"),
         (["Tank0.Level", "x" * 99], ValueError, r"item_handles\[1\] is the tag 'x{36}\.\.\.,"),
     ]:
         with pytest.raises(error, match=words):
