@@ -93,12 +93,8 @@ INTEGERS = st.integers(-(2**63), 2**63 - 1) | st.builds(
     lambda power, more: 2**power + more, st.integers(0, 62), st.integers(-1, 1)
 )
 
-BEYOND_INT64 = st.integers(2**63, 2**64 - 1)
 
-
-@given(
-    st.sampled_from(DTYPES[:4]), st.lists(INTEGERS, max_size=4) | st.lists(BEYOND_INT64, max_size=4)
-)
+@given(st.sampled_from(DTYPES[:4]), st.lists(INTEGERS, max_size=4))
 def test_a_list_of_integers_becomes_a_dtype_that_holds_each(dtype: str, values: list[int]) -> None:
     def holds(value: int) -> bool:
         if dtype.startswith("int"):
@@ -141,7 +137,7 @@ def test_a_list_of_floats_becomes_the_nearest_float32(values: list[float]) -> No
         ("i4", [1, -(2**31)]),
         ("f4", [1.5, 2**24]),
         ("f4", [1, 2]),
-        ("i8", (True, 2**62)),
+        ("i8", (1, 2**62)),
         ("?", [True, False]),
     ],
 )
@@ -176,7 +172,7 @@ async def test_lists_are_written_in_the_dtype(
             "f8",
             [2**63, 2**64 - 1],
             ValueError,
-            r"values\[1\] is 18446744073709551615, which float64",
+            r"values\[0\] is 9223372036854775808: MXAccess integers hold 64 bits",
         ),
         ("i4", [1.5, 2.0], TypeError, "float64 do not fit in int32"),
         ("i4", np.array([1, 2], "i8"), TypeError, "int64 do not fit in int32"),

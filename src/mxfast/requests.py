@@ -351,8 +351,8 @@ def as_values(data: ArrayLike, length: int, dtype: np.dtype[Any]) -> NDArray[Any
         cast = column.astype(dtype)
         back = cast
         if dtype.kind == "f":
-            # What was rounded up to 2**63 (2**64 where unsigned) has no way back.
-            back = np.where(cast < float(np.iinfo(column.dtype).max), cast, 0)
+            # What was rounded up to 2**63, say, has no way back to int64.
+            back = np.where(cast < float(int(np.iinfo(column.dtype).max) + 1), cast, 0)
         # uint64 and negative integers turn into each other and back.
         bad = (back.astype(column.dtype) != column) | ((cast < 0) != (column < 0))
     else:
