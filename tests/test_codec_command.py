@@ -15,7 +15,7 @@ from mxfast.commands import Command
 from mxfast.errors import is_mxaccess_failure
 from mxfast.values import to_mx_value
 from tests.judge import runtime_reads
-from tests.wire import handles, int32s, session_ids
+from tests.wire import assert_written, handles, int32s, session_ids
 
 COMMANDS = [each for each in vars(commands).values() if isinstance(each, Command)]
 INTS = {
@@ -98,11 +98,13 @@ def test_fields_that_are_not_plain_are_left_to_the_general_way(field: Any) -> No
 
 def test_bytes_are_a_message() -> None:
     value = to_mx_value(2.5)
-    numbers = {"item_handle": 2, "value": 3, "user_id": 4}
+    numbers = {field.name: field.number for field in pb.WriteCommand.DESCRIPTOR.fields}
     for message in (value, pb.MxValue()):
         fields = {"item_handle": 7, "value": message.SerializeToString(), "user_id": 0}
         expected = pb.WriteCommand(item_handle=7, value=message)
-        assert codec.encode_fields(numbers, fields) == expected.SerializeToString()
+        data = codec.encode_fields(numbers, fields)
+        assert data is not None
+        assert_written(data, expected)
 
 
 statuses = st.builds(pb.MxStatusProxy, success=st.integers(-1, 1), category=st.integers(0, 12))
