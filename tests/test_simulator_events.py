@@ -402,6 +402,7 @@ async def test_a_reader_that_stops_reading_overflows_its_queue() -> None:
         while not await is_faulted(remote):
             pass
         writing.cancel()
+        await asyncio.wait([writing])  # no call may be left when its channel is closed
         assert await status_of(stream) == grpc.StatusCode.RESOURCE_EXHAUSTED
         await assert_faulted(remote)
 
