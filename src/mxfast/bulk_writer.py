@@ -73,7 +73,7 @@ class BulkWriter:
         self._writer = writer
         self._server_handle = server_handle
         self._by_tag = by_tag
-        self._target = writer.target(server_handle)
+        self._session_id = writer.commands.session_id
         self._dtype = as_plain_dtype(dtype)
         self.last_rejected: WriteResult | None = None
         # Of item handles. The arrays below are indexed by them, and may be longer.
@@ -130,7 +130,7 @@ class BulkWriter:
         RuntimeError
             The writer is closed.
         """
-        self._writer.require_session(self._target.session_id, _OPERATION)
+        self._writer.require_session(self._session_id, _OPERATION)
         self._raise_failure()
         if self._closed or self._task.done():
             raise RuntimeError("the bulk writer is closed")
@@ -228,7 +228,7 @@ class BulkWriter:
         self._under_way = len(slots)
         result: WriteResult | None = None
         try:
-            self._writer.require_session(self._target.session_id, _OPERATION)
+            self._writer.require_session(self._session_id, _OPERATION)
             target = self._writer.target(self._server_handle)
             requests = await run_by_size(len(slots), ArrayRequests, target, handles, values)
             result = await self._writer.send(
