@@ -12,7 +12,7 @@ import pytest
 
 from mxfast import GatewayClient, Session, from_mx_value
 from mxfast.contract import mxaccess_gateway as pb
-from mxfast.simulator import SimulatedGateway
+from mxfast.simulator import SimulatedGateway, VirtualClock
 from tests.feed import Feed
 
 Context = grpc.aio.ServicerContext[bytes, bytes]
@@ -145,6 +145,12 @@ class Writes:
             for command in self.requests
             for entry in command.write_bulk.entries
         ]
+
+
+@pytest.fixture
+def clock() -> VirtualClock:
+    """The time of a simulated gateway, which stands until a test moves it."""
+    return VirtualClock()
 
 
 @pytest.fixture

@@ -15,11 +15,6 @@ INTERVAL = 1.0
 
 
 @pytest.fixture
-def clock() -> VirtualClock:
-    return VirtualClock()
-
-
-@pytest.fixture
 async def gateway(clock: VirtualClock) -> AsyncIterator[SimulatedGateway]:
     async with SimulatedGateway(clock=clock) as gateway:
         yield gateway

@@ -12,11 +12,6 @@ SCAN = 0.1
 
 
 @pytest.fixture
-def clock() -> VirtualClock:
-    return VirtualClock()
-
-
-@pytest.fixture
 async def gateway(clock: VirtualClock) -> AsyncIterator[SimulatedGateway]:
     """A gateway that tells what changed when the clock is advanced by SCAN."""
     async with SimulatedGateway(clock=clock, update_interval=SCAN) as gateway:

@@ -15,11 +15,6 @@ CHANGE = pb.MX_EVENT_FAMILY_ON_DATA_CHANGE
 
 
 @pytest.fixture
-def clock() -> VirtualClock:
-    return VirtualClock()
-
-
-@pytest.fixture
 async def gateway(clock: VirtualClock) -> AsyncIterator[SimulatedGateway]:
     async with SimulatedGateway(update_interval=0, clock=clock) as running:
         yield running

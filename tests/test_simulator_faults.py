@@ -30,11 +30,6 @@ UNAVAILABLE = grpc.StatusCode.UNAVAILABLE
 
 
 @pytest.fixture
-def clock() -> VirtualClock:
-    return VirtualClock()
-
-
-@pytest.fixture
 async def gateway(clock: VirtualClock) -> AsyncIterator[SimulatedGateway]:
     async with SimulatedGateway(update_interval=0, clock=clock) as running:
         yield running

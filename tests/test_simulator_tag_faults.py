@@ -17,11 +17,6 @@ ARRAY = pb.MxValue(
 
 
 @pytest.fixture
-def clock() -> VirtualClock:
-    return VirtualClock()
-
-
-@pytest.fixture
 async def gateway(clock: VirtualClock) -> AsyncIterator[SimulatedGateway]:
     async with SimulatedGateway(clock=clock, tags=["T.Arr[]", "T.x", "T.y"]) as gateway:
         yield gateway
